@@ -1,0 +1,27 @@
+.PHONY: setup fix check test slow bench docs
+
+setup:  ## a virtual environment with everything for developing
+	python3 -m venv .venv && . .venv/bin/activate && pip install -e ".[test]" -e "plugins/mir_l[test]"
+
+fix:  ## format, and mend what ruff can mend
+	ruff check --fix . ; ruff format .
+
+check:  ## exactly what CI runs besides the tests
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+test:
+	pytest
+
+slow:  ## kills, processes, compilers: minutes
+	pytest -m slow
+
+bench:  ## by hand: ratios, not verdicts
+	python tests/benchmarks/prune_speed.py
+	python tests/benchmarks/hold_overhead.py
+	python tests/benchmarks/promptir_speed.py
+
+docs:  ## needs: pip install -e ".[docs]"
+	mkdocs build --strict

@@ -1,0 +1,227 @@
+"""The parts of PromptIR: channel norm, attention across channels, gated feed-forward, prompts, and changes of scale.
+
+Axes: b batch, c channels, h height, w width, p pixels (h * w), n heads, d and e channels of one head,
+o output channels, s prompts.
+
+Feature maps keep the logical order ``bchw`` but lie in memory channels last. The norm and the attention then read
+pixels of contiguous channels through views, and a CPU runs the depthwise and the 1x1 convolutions two to three times
+as fast as it does channels first.
+
+Reference:
+    Potlapalli et al., "PromptIR: Prompting for All-in-One Blind Image Restoration", NeurIPS 2023, section 3;
+    Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from prunekit.errors import RecipeError
+
+EXPANSION = 2.66
+
+
+def conv(inputs: int, outputs: int, kernel: int, *, groups: int = 1) -> nn.Conv2d:
+    """Return the only kind of convolution here: stride 1, size kept, no bias."""
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+
+
+def parts(pointwise: nn.Conv2d, depthwise: nn.Conv2d, x_bchw: Tensor, count: int) -> Sequence[Tensor]:
+    """Return ``depthwise(pointwise(x))`` in ``count`` equal parts along the channels.
+
+    In training each part is computed on its own: it is still in the cache when the depthwise convolution reads it, and
+    it is dense, where a slice of the whole has gaps, and gradients that must be joined again. In evaluation the two
+    modules are called whole, which is as fast there, and lets hooks see what goes in and out.
+    """
+    if not pointwise.training:
+        whole_bchw: Tensor = depthwise(pointwise(x_bchw))
+        return whole_bchw.chunk(count, dim=1)
+    return [
+        F.conv2d(F.conv2d(x_bchw, point), depth, padding=1, groups=depth.shape[0])
+        for point, depth in zip(pointwise.weight.chunk(count), depthwise.weight.chunk(count), strict=True)
+    ]
+
+
+@final
+class ScaleShift(nn.Module):
+    """Hold the scale and the shift of a norm, one value per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+
+@final
+class ChannelNorm(nn.Module):
+    """Normalise over channels at each pixel (biased variance, eps 1e-5), then scale and shift."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = ScaleShift(channels)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Return the normalised map, in the same memory layout."""
+        x_bhwc = x_bchw.permute(0, 2, 3, 1)
+        y_bhwc = F.layer_norm(x_bhwc, x_bhwc.shape[-1:], self.body.weight, self.body.bias, 1e-5)
+        return y_bhwc.permute(0, 3, 1, 2)
+
+
+@final
+class Attention(nn.Module):
+    """Attend across channels: each channel of a head becomes a mixture of that head's channels (MDTA).
+
+    Raises:
+        RecipeError: ``heads`` does not divide ``channels``.
+
+    Reference:
+        Restormer, section 3.1, equation 1, with q and k L2-normalised over pixels and a learnt temperature per head.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        if heads < 1 or channels % heads:
+            raise RecipeError(
+                f"{heads} attention heads cannot share {channels} channels equally: choose a number of heads that "
+                f"divides {channels}, or another width or number of prompt channels."
+            )
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = conv(channels, 3 * channels, 1)
+        self.qkv_dwconv = conv(3 * channels, 3 * channels, 3, groups=3 * channels)
+        self.project_out = conv(channels, channels, 1)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Return the attended map, same shape."""
+        b, c, h, w = x_bchw.shape
+        qkv = parts(self.qkv, self.qkv_dwconv, x_bchw, 3)
+        q_bpnd, k_bpnd, v_bpnd = (t.permute(0, 2, 3, 1).reshape(b, h * w, self.heads, -1) for t in qkv)
+        mix_bnde = self.mixture(q_bpnd, k_bpnd)
+        if self.training:  # project the mixtures in place of the pixels, which spares one pass over the map
+            project_nod = self.project_out.weight.view(c, self.heads, -1).transpose(0, 1)
+            project_bco = (project_nod @ mix_bnde).transpose(2, 3).reshape(b, c, c)
+            y_bpc = v_bpnd.flatten(2) @ project_bco
+            return y_bpc.view(b, h, w, c).permute(0, 3, 1, 2)
+        y_bpnd = (v_bpnd.transpose(1, 2) @ mix_bnde.transpose(2, 3)).transpose(1, 2)
+        y_bchw: Tensor = self.project_out(y_bpnd.reshape(b, h, w, c).permute(0, 3, 1, 2))
+        return y_bchw
+
+    def mixture(self, q_bpnd: Tensor, k_bpnd: Tensor) -> Tensor:
+        """Return how much of each channel e goes into channel d, softmax over e: shape (b, n, d, e)."""
+        # Scaling the product by the norms equals normalising q and k first, on d x e values in place of p x d.
+        # The floor goes under the root, where its gradient at an all-zero (pruned) channel is 0 and not nan.
+        q_scale_bnd1 = q_bpnd.square().sum(1).clamp_min(1e-24).rsqrt().unsqueeze(3)
+        k_scale_bn1e = k_bpnd.square().sum(1).clamp_min(1e-24).rsqrt().unsqueeze(2)
+        product_bnde = q_bpnd.permute(0, 2, 3, 1) @ k_bpnd.transpose(1, 2)
+        return torch.softmax(product_bnde * q_scale_bnd1 * (k_scale_bn1e * self.temperature), dim=-1)
+
+
+@final
+class FeedForward(nn.Module):
+    """Mix channels through a gated hidden layer (GDFN).
+
+    Reference:
+        Restormer, section 3.2, equation 3: exact (erf) GELU of the first half times the second half.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = int(EXPANSION * channels)
+        self.project_in = conv(channels, 2 * hidden, 1)
+        self.dwconv = conv(2 * hidden, 2 * hidden, 3, groups=2 * hidden)
+        self.project_out = conv(hidden, channels, 1)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Return the transformed map, same shape."""
+        gate_bchw, value_bchw = parts(self.project_in, self.dwconv, x_bchw, 2)
+        y_bchw: Tensor = self.project_out(F.gelu(gate_bchw) * value_bchw)
+        return y_bchw
+
+
+@final
+class Block(nn.Module):
+    """One transformer block: attention across channels, then the feed-forward, each behind a norm and added back."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(channels)
+        self.attn = Attention(channels, heads)
+        self.norm2 = ChannelNorm(channels)
+        self.ffn = FeedForward(channels)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Return the features after both residual branches, same shape."""
+        x_bchw = x_bchw + self.attn(self.norm1(x_bchw))
+        y_bchw: Tensor = x_bchw + self.ffn(self.norm2(x_bchw))
+        return y_bchw
+
+
+@final
+class Prompt(nn.Module):
+    """Choose a mixture of learnt prompts from the features, and resize it to them.
+
+    Reference:
+        PromptIR, section 3.1, equations 2 and 3.
+    """
+
+    def __init__(self, features: int, channels: int, size: int, prompts: int) -> None:
+        super().__init__()
+        self.prompt_param = nn.Parameter(torch.rand(1, prompts, channels, size, size))
+        self.linear_layer = nn.Linear(features, prompts)
+        self.conv3x3 = conv(channels, channels, 3)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Return the prompt map, of ``x_bchw``'s height and width."""
+        weight_bs = self.linear_layer(x_bchw.mean((2, 3))).softmax(1)
+        prompt_bchw = torch.einsum("bs,schw->bchw", weight_bs, self.prompt_param[0])
+        prompt_bchw = prompt_bchw.contiguous(memory_format=torch.channels_last)
+        resized_bchw = F.interpolate(prompt_bchw, x_bchw.shape[2:], mode="bilinear", align_corners=False)
+        y_bchw: Tensor = self.conv3x3(resized_bchw)
+        return y_bchw
+
+
+@final
+class PatchEmbed(nn.Module):
+    """Turn the image into features."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj = conv(3, channels, 3)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Return ``channels`` features at each pixel."""
+        y_bchw: Tensor = self.proj(x_bchw)
+        return y_bchw
+
+
+@final
+class Down(nn.Module):
+    """Halve height and width, double the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(channels, channels // 2, 3), nn.PixelUnshuffle(2))
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Return the map at half the size."""
+        y_bchw: Tensor = self.body(x_bchw)
+        return y_bchw.contiguous(memory_format=torch.channels_last)
+
+
+@final
+class Up(nn.Module):
+    """Double height and width, halve the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(channels, 2 * channels, 3), nn.PixelShuffle(2))
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Return the map at twice the size."""
+        y_bchw: Tensor = self.body(x_bchw)
+        return y_bchw.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,41 @@
+"""``prunekit mir_l data check`` and ``prunekit mir_l restore``; torch is imported only when a verb needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="MIR-L: image restoration tickets.")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The data folders.")
+app.add_typer(data, name="data")
+
+
+@data.command("check")
+def check_data(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with train/ and test/.")],
+    patch: Annotated[int, typer.Option(help="Patch side in pixels; smaller training images are named.")] = 64,
+) -> None:
+    """Count every set against the full one, and name what is missing, unreadable or ill-fitting (exit code 2)."""
+    from prunekit_mir_l.check import check, render
+
+    report = check(folder, patch=patch)
+    for line in render(report):
+        typer.echo(line)
+    if report.problems:
+        raise typer.Exit(2)
+
+
+@app.command("restore")
+def restore(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory of this plugin.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files of any common format, any size.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored images; names are kept.")],
+    stage: Annotated[str | None, typer.Option(help="Name of a stage; default the last that is done.")] = None,
+) -> None:
+    """Restore images with a run's ticket; nothing that exists is overwritten."""
+    from prunekit_mir_l.restore_files import restore_files
+
+    for line in restore_files(run, images, out, stage=stage):
+        typer.echo(line)

@@ -1,0 +1,86 @@
+"""Training crops and test images: every pixel a function of keys, none of what was drawn before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunekit.data import generator
+from prunekit.errors import DataError
+from prunekit_mir_l.degrade import centre_window, random_window, turn
+from prunekit_mir_l.images import ImageCache, Pixels, read_rgb
+from prunekit_mir_l.items import Item
+
+TEST_SEED = 0
+"""Seed of what test images are degraded with, whatever the run's seed: all runs are measured on the same images."""
+
+AUGMENT = {"dihedral": range(8), "published": range(1, 8)}
+"""Which symmetries of the square a crop may be turned by; published code never leaves one as it is."""
+
+
+@final
+@dataclass(frozen=True)
+class Crops:
+    """A training set: ``sample(epoch, index)`` is a function of its arguments and the seed.
+
+    Args:
+        items: one for each visit in an epoch.
+        patch: side of the crops in pixels.
+        seed: seed of crops, symmetries and degradations.
+        augment: a key of ``AUGMENT``.
+        cache: where decoded images are held.
+    """
+
+    items: Sequence[Item]
+    patch: int
+    seed: int
+    augment: str
+    cache: ImageCache
+
+    def __len__(self) -> int:
+        """Return the number of samples in an epoch."""
+        return len(self.items)
+
+    def sample(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+        """Return one (input, target) pair: uint8, shape (3, patch, patch)."""
+        item = self.items[index]
+        rng = generator("crop", self.seed, epoch, index)
+        clean = self.cache.read(item.target)
+        window = random_window((clean.shape[0], clean.shape[1]), self.patch, rng)
+        which = int(rng.choice(AUGMENT[self.augment]))
+        target = window.cut(clean)
+        given = window.cut(self.cache.read(item.input)) if item.input else item.degraded(target, rng, window)
+        return as_tensor(turn(given, which)), as_tensor(turn(target, which))
+
+
+def evaluation_pair(item: Item, *, limit: int | None = None) -> tuple[Pixels, Pixels]:
+    """Return (input, target) of a test item, both uint8 of shape (height, width, 3).
+
+    The centre is cropped to multiples of 16. What is made of the target is a function of (file name, task, test seed).
+
+    Args:
+        item: the item.
+        limit: pixels that neither side exceeds, a multiple of 16; None for the whole centre, as published.
+
+    Raises:
+        DataError: a file is unreadable, or a pair differs in size.
+    """
+    clean = read_rgb(item.target)
+    window = centre_window((clean.shape[0], clean.shape[1]), limit=limit)
+    target = window.cut(clean)
+    if not item.input:
+        return item.degraded(target, generator("test", item.target.name, item.task, TEST_SEED), window), target
+    given = read_rgb(item.input)
+    if given.shape != clean.shape:
+        raise DataError(f"{item.input} differs in size from its target {item.target}.")
+    return window.cut(given), target
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """Turn (height, width, 3) into a tensor of shape (3, height, width), of the same type."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

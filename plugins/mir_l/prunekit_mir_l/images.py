@@ -1,0 +1,104 @@
+"""Images as arrays: any file that a viewer shows becomes uint8 RGB of shape (height, width, 3), or a clear error."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from prunekit.errors import DataError
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8 of shape (height, width, 3), RGB."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_ORIENTATION = 0x0112
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+
+
+def is_image(path: Path) -> bool:
+    """Tell whether the file's name ends as an image's does, in upper or lower case; hidden files are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_rgb(path: Path | str) -> Pixels:
+    """Read an image as a viewer would show it.
+
+    Grey, palette and CMYK become RGB; 16 bits become 8 by their high byte; transparency is laid over white; the
+    camera's rotation (EXIF) is applied; of several frames the first is taken. Colour profiles are not applied.
+
+    Returns:
+        uint8, shape (height, width, 3).
+
+    Raises:
+        DataError: there is no such file, or it is not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(_rgb(ImageOps.exif_transpose(image)))
+    except _BROKEN as error:
+        raise DataError(_why(Path(path), error)) from error
+
+
+def size_of(path: Path | str) -> tuple[int, int]:
+    """Return (height, width) as ``read_rgb`` would, from the file's header alone.
+
+    Raises:
+        DataError: there is no such file, or it is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
+    except _BROKEN as error:
+        raise DataError(_why(Path(path), error)) from error
+    return (width, height) if turned else (height, width)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.has_transparency_data:
+        clear = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return image.convert("RGB")
+
+
+def _why(path: Path, error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: no such file."
+    reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+    return f"{path}: cannot be read ({reason}). The file may be truncated: fetch it again, or remove it."
+
+
+@final
+@dataclass(frozen=True)
+class ImageCache:
+    """Decoded images, so that an epoch does not decode each file again; one per process.
+
+    A full cache keeps what it has: an epoch visits each image in a new order, so dropping the oldest for the newest
+    would find less, not more.
+
+    Args:
+        limit: bytes of decoded pixels to hold at most, in each process (each loader worker has its own).
+    """
+
+    limit: int
+    _held: dict[Path, Pixels] = field(default_factory=dict, repr=False, compare=False)
+
+    def read(self, path: Path) -> Pixels:
+        """Return ``read_rgb(path)``, from memory where it is held; not to be written to."""
+        if path in self._held:
+            return self._held[path]
+        pixels = read_rgb(path)
+        if sum(held.nbytes for held in self._held.values()) + pixels.nbytes <= self.limit:
+            self._held[path] = pixels
+        return pixels

@@ -1,0 +1,88 @@
+"""``prunekit mir_l restore``: image files in, restored image files of the same names out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+import prunekit as pk
+from prunekit.errors import DataError, RunError
+from prunekit.files import read_tensors
+from prunekit.store import done_stages, read_recipe_file
+from prunekit_mir_l.images import Pixels, read_rgb
+from prunekit_mir_l.networks import build
+from prunekit_mir_l.restore import restore_image
+
+_QUALITY: dict[str, dict[str, Any]] = {
+    ".jpg": {"quality": 95, "subsampling": 0},
+    ".jpeg": {"quality": 95, "subsampling": 0},
+    ".webp": {"lossless": True},
+}
+
+
+def restore_files(run: Path, images: Sequence[Path], out: Path, *, stage: str | None = None) -> Iterator[str]:
+    """Restore each image and write it to ``out`` under its own name; yields a line of text for each.
+
+    JPEG is written at quality 95 without chroma subsampling, everything else without loss.
+
+    Args:
+        run: a run directory of the task ``mir_l``.
+        images: files of any size, each side at least 1 pixel.
+        out: folder, made where it is missing.
+        stage: name of a finished stage; the last by default.
+
+    Raises:
+        RunError: not such a run, or no such stage.
+        DataError: an image cannot be read, or its output would overwrite something; checked before any work.
+    """
+    targets = [out / image.name for image in images]
+    for image, target in zip(images, targets, strict=True):
+        if not image.is_file():
+            raise DataError(f"{image}: no such file.")
+        if target.exists():
+            raise DataError(f"{target} exists already and is left as it is; choose another folder with -o.")
+        if targets.count(target) > 1:
+            raise DataError(f"two images are called {image.name}; restore them into different folders.")
+    model = load(run, stage)
+    for image, target in zip(images, targets, strict=True):
+        write(restored(model, read_rgb(image)), target)
+        yield f"{image} -> {target}"
+
+
+def load(run: Path, stage: str | None = None) -> nn.Module:
+    """Return a run's network with a finished stage's weights, in eval mode on the CPU."""
+    recipe, folders = read_recipe_file(run / "recipe.yaml"), done_stages(run)
+    if "network" not in recipe.task.options:
+        raise RunError(f"{run} is a run of the task {recipe.task.name!r}, whose recipe names no restoration network.")
+    if stage is not None and stage not in folders:
+        raise RunError(f"{run} has no finished stage {stage!r}; finished: {', '.join(folders)}.")
+    model = build(str(recipe.task.options["network"]))
+    pk.restore(model, read_tensors(folders[stage or list(folders)[-1]] / "weights.safetensors"))
+    return model.eval()
+
+
+def restored(model: nn.Module, pixels_hwc: Pixels) -> Pixels:
+    """Return the restored image: clipped to [0, 1], rounded to 8 bits."""
+    x_bchw = torch.from_numpy(pixels_hwc.copy()).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        y_bchw = restore_image(model, x_bchw).clamp(0, 1)
+    rounded: Pixels = (y_bchw[0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8)
+    return rounded
+
+
+def write(pixels_hwc: Pixels, target: Path) -> None:
+    """Write an image under a name that must be free."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        try:
+            kind = Image.registered_extensions()[target.suffix.lower()]
+            Image.fromarray(pixels_hwc).save(file, format=kind, **_QUALITY.get(target.suffix.lower(), {}))
+        except (KeyError, OSError) as cause:
+            target.unlink()
+            raise DataError(f"{target} cannot be written as {target.suffix or 'an image'}: {cause}.") from cause

@@ -1,0 +1,233 @@
+"""The MIR-L task: one network that removes noise, rain and haze, on the embedded photographs or a data folder.
+
+Axes: b batch, c channels, h height, w width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import AdamW, Optimizer
+
+from prunekit.data import batches, epoch_steps, share
+from prunekit.errors import RecipeError, nearest
+from prunekit.task import Measure, Sample
+from prunekit_mir_l import metrics
+from prunekit_mir_l.dataset import AUGMENT, Crops, as_tensor, evaluation_pair
+from prunekit_mir_l.embedded import embedded
+from prunekit_mir_l.folders import MIN_TEST_SIDE, folders
+from prunekit_mir_l.images import ImageCache, Pixels
+from prunekit_mir_l.items import SIGMAS, TASKS, Item
+from prunekit_mir_l.restore import MULTIPLE, restore_image
+
+SAMPLE_SIDE = 192
+EXAMPLE_SIDE = 128
+
+
+def mir_l(
+    *,
+    data: str = "embedded",
+    network: str = "promptir_tiny",
+    tasks: Sequence[str] | None = None,
+    sigmas: Sequence[int] = SIGMAS,
+    patch: int = 64,
+    batch: int = 8,
+    steps: int | None = None,
+    epochs: int | None = None,
+    warmup: int = 0,
+    lr: float = 2e-4,
+    weight_decay: float = 0.01,
+    lr_per: str = "step",
+    augment: str = "dihedral",
+    test_crop: int | None = None,
+    workers: int = 0,
+    cache_mib: int = 512,
+    seed: int = 0,
+) -> MirL:
+    """Build the task; lists the data, and reads the headers of a data folder's images.
+
+    Args:
+        data: ``"embedded"``, or a folder in the published layout.
+        network: name of a network of this plugin.
+        tasks: among ``"denoise"``, ``"derain"``, ``"dehaze"``; None takes all that the data has.
+        sigmas: noise levels of ``"denoise"``, on the 0..255 scale.
+        patch: side of the training crops in pixels, a multiple of 8.
+        batch: samples per optimiser step, over all processes.
+        steps: length of a training in optimiser steps; or
+        epochs: its length in passes over the training set.
+        warmup: units (see ``lr_per``) in which the rate rises from 0; 0 or 1 for none.
+        lr: the base rate of AdamW.
+        weight_decay: of every parameter.
+        lr_per: ``"step"`` or ``"epoch"``: the unit in which the rate changes.
+        augment: ``"dihedral"`` turns each crop by any symmetry of the square; ``"published"`` by any but the identity.
+        test_crop: pixels that the sides of a test image are cropped to at most, a multiple of 16; None as published.
+        workers: loader processes.
+        cache_mib: MiB of decoded training images held in each loader process.
+        seed: of data order, crops and degradations. Test images are degraded alike whatever the seed.
+
+    Raises:
+        RecipeError: an option has no meaning.
+        DataError: the data folder cannot be used.
+    """
+    for name in tasks or ():
+        _known("task", name, TASKS)
+    _known("augment", augment, AUGMENT)
+    _known("lr_per", lr_per, ("step", "epoch"))
+    _need(patch > 0 and patch % MULTIPLE == 0, f"patch is {patch}: it must be a positive multiple of {MULTIPLE}.")
+    _need(
+        test_crop is None or (test_crop > 0 and test_crop % MIN_TEST_SIDE == 0),
+        f"test_crop is {test_crop}: give a positive multiple of {MIN_TEST_SIDE}, or null.",
+    )
+    _need((steps is None) != (epochs is None), "give either steps or epochs, and leave the other out (or null).")
+    _need(batch > 0 and (steps or epochs or 0) > 0, "batch, and steps or epochs, must be at least 1.")
+    _need(all(s == int(s) > 0 for s in sigmas), f"sigmas are {list(sigmas)}: each must be a whole number above 0.")
+    items = embedded(tasks or TASKS, sigmas) if data == "embedded" else folders(data, tasks, sigmas, patch=patch)
+    _need(bool(items.train), "there is nothing to train on: name a task, and sigmas for denoise.")
+    unit = 1 if lr_per == "step" else epoch_steps(len(items.train), batch)
+    length = steps or (epochs or 0) * epoch_steps(len(items.train), batch)
+    _need(0 <= warmup < math.ceil(length / unit), f"warmup is {warmup}: it must end before training does.")
+    crops = Crops(items.train, patch, seed, augment, ImageCache(cache_mib * 2**20))
+    return MirL(
+        network, crops, tuple(items.test), length, unit, warmup, lr, weight_decay, batch, workers, seed, test_crop
+    )
+
+
+def cosine(t: int, *, total: int, warmup: int) -> float:
+    """Return the published factor on the learning rate in unit ``t`` (epoch or step) of ``total``.
+
+    It rises from 0 to 1 over ``warmup`` units and falls along a cosine that never reaches 0. A warm-up of 0 or 1 is
+    none. Past the end the last factor stays.
+
+    Example:
+        >>> [round(cosine(t, total=10, warmup=2), 3) for t in range(5)]
+        [0.0, 1.0, 1.0, 0.962, 0.854]
+
+    Reference:
+        arXiv 2510.14463, published code; there a warm-up of 0 trains at rate 0 for ever.
+    """
+    warmup = warmup if warmup > 1 else 0
+    t = min(t, total - 1)
+    return t / (warmup - 1) if t < warmup else (1 + math.cos(math.pi * (t - warmup) / (total - warmup))) / 2
+
+
+@final
+@dataclass(frozen=True)
+class MirL:
+    """The MIR-L task (see ``prunekit.task.Task``); built by ``mir_l``.
+
+    Args:
+        network: name of the network.
+        crops: the training set.
+        test: the test items.
+        steps: length of a training in optimiser steps.
+        unit: optimiser steps for which the learning rate stays the same.
+        warmup: such units in which it rises.
+        rate: base learning rate.
+        weight_decay: of every parameter.
+        batch: samples per step, over all processes.
+        workers: loader processes.
+        seed: of the data order.
+        test_crop: largest side of a test image; None for no limit.
+    """
+
+    network: str
+    crops: Crops
+    test: tuple[Item, ...]
+    steps: int
+    unit: int
+    warmup: int
+    rate: float
+    weight_decay: float
+    batch: int
+    workers: int
+    seed: int
+    test_crop: int | None
+
+    def model(self) -> nn.Module:
+        """Build a fresh network on the CPU."""
+        from prunekit_mir_l.networks import build  # imports timm, which takes seconds
+
+        return build(self.network)
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """Build AdamW, with weight decay on every parameter as published."""
+        return AdamW(model.parameters(), lr=self.rate, weight_decay=self.weight_decay)
+
+    def lr(self, clock: int) -> float:
+        """Return the factor on the base rate at step ``clock``."""
+        return cosine(clock // self.unit, total=math.ceil(self.steps / self.unit), warmup=self.warmup)
+
+    def batches(self, clock: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (input, target) pairs of uint8 tensors of shape (batch, 3, patch, patch) from step ``clock`` on."""
+        pin = torch.cuda.is_available()
+        return batches(self.crops, size=self.batch, seed=self.seed, clock=clock, workers=self.workers, pin=pin)
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the mean absolute error of the unclamped output, on the scale of [0, 1]."""
+        like = next(model.parameters())
+        x_bchw, target_bchw = (pixels.to(like.device, like.dtype) / 255 for pixels in batch)
+        return functional.l1_loss(model(x_bchw), target_bchw)
+
+    def evaluate(self, model: nn.Module) -> list[Measure]:
+        """Measure PSNR and SSIM of this process's test images, beside those of the untreated inputs."""
+        return [measure for item in share(self.test) for measure in self._measures(model, item)]
+
+    def example(self) -> Tensor:
+        """Return the first test input, its centre of at most 128 pixels a side: float, shape (1, 3, height, width)."""
+        return _network_input(evaluation_pair(self.test[0], limit=EXAMPLE_SIDE)[0])
+
+    def samples(self, model: nn.Module) -> list[Sample]:
+        """Return the centre of the first test image of each task, at most 192 pixels a side."""
+        first = {item.task: item for item in reversed(self.test)}
+        return [self._sample(model, first[task]) for task in dict.fromkeys(item.task for item in self.test)]
+
+    def fingerprint(self) -> str:
+        """Return a text that changes with any image's name, size in bytes, or place among the items."""
+        digest = hashlib.blake2b(digest_size=8)
+        for item in (*dict.fromkeys(self.crops.items), *self.test):
+            for path in (item.target, item.input):
+                size = f"{path.name} {path.stat().st_size}" if path else "-"
+                digest.update(f"{item.task} {item.dataset} {size}\n".encode())
+        return digest.hexdigest()
+
+    def _measures(self, model: nn.Module, item: Item) -> Iterator[Measure]:
+        given, target = evaluation_pair(item, limit=self.test_crop)
+        protocol = metrics.PROTOCOL + (f"; centre of at most {self.test_crop} px" if self.test_crop else "")
+        restored = _restored(model, given)
+        for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+            value, baseline = (metric(image, metrics.floats(target)) for image in (restored, metrics.floats(given)))
+            yield Measure(item.task, item.dataset, item.name, name, value, protocol, baseline=baseline)
+
+    def _sample(self, model: nn.Module, item: Item) -> Sample:
+        given, target = evaluation_pair(item, limit=SAMPLE_SIDE)
+        output = (_restored(model, given).clip(0, 1) * 255).round().astype("uint8")
+        images = {"input": given, "output": output, "target": target}
+        return Sample(item.task, item.name, {name: torch.from_numpy(pixels.copy()) for name, pixels in images.items()})
+
+
+def _network_input(pixels: Pixels) -> Tensor:
+    return as_tensor(pixels)[None].float() / 255
+
+
+@torch.no_grad()
+def _restored(model: nn.Module, given: Pixels) -> metrics.Floats:
+    """Return a network's output for one image: float32, shape (height, width, 3), not clipped."""
+    output_bchw = restore_image(model, _network_input(given))
+    output: metrics.Floats = output_bchw[0].permute(1, 2, 0).float().cpu().numpy()
+    return output
+
+
+def _known(option: str, name: str, known: Sequence[str] | dict[str, range]) -> None:
+    _need(name in known, f"{option} {name!r} is unknown: {nearest(name, known)}")
+
+
+def _need(met: bool, otherwise: str) -> None:
+    if not met:
+        raise RecipeError(otherwise)

@@ -1,0 +1,21 @@
+"""The command line: ``prunekit run | plan | list | show | cp | eval | report`` and the verbs of plugins."""
+
+from __future__ import annotations
+
+import sys
+
+from prunekit.cli.app import build
+from prunekit.errors import PruneKitError
+from prunekit.registry import Registry
+
+
+def main() -> None:
+    """Run the program; a user's mistake ends in one message and its exit code, never in a traceback."""
+    try:
+        build(Registry.discover())()
+    except PruneKitError as error:
+        sys.stderr.write(f"prunekit: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("prunekit: interrupted\n")
+        sys.exit(130)

@@ -1,0 +1,123 @@
+"""Every verb's signature and help; the work is imported when a verb runs, so that help stays fast (no torch here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunekit.errors import PluginError
+from prunekit.registry import Entry, Registry
+
+Recipe = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A registered name (see `prunekit list`) or a YAML file.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. task.steps=200 seed=1.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def build(registry: Registry) -> typer.Typer:
+    """Return the program, with the commands of installed plugins."""
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.callback()(prunekit)
+    for verb in (run, plan, show, cp, report):
+        app.command()(verb)
+    app.command("list")(list_)
+    app.command("eval")(evaluate)
+    for name in registry.names("command"):
+        app.add_typer(_plugin(registry.find("command", name)), name=name)
+    return app
+
+
+def _plugin(entry: Entry) -> typer.Typer:
+    try:
+        loaded: typer.Typer = entry.load()
+        return loaded
+    except PluginError as error:  # the other verbs must go on working
+        broken, message = (
+            typer.Typer(invoke_without_command=True, help=f"(broken: see `{entry.name} --why`)"),
+            str(error),
+        )
+
+        @broken.callback()
+        def fail(why: Annotated[bool, typer.Option(help="Say what is wrong.")] = True) -> None:
+            raise PluginError(message)
+
+        return broken
+
+
+def prunekit(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    """Find, train and ship lottery tickets of PyTorch networks."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"prunekit {installed('prunekit')}")
+        raise typer.Exit
+
+
+def run(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/RECIPE-HASH.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Put an existing run aside and start again.")] = False,
+    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    drift: Annotated[bool, typer.Option("--drift", help="Continue although torch, device or data changed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the final table.")] = False,
+) -> None:
+    """Train, prune, rewind, evaluate and report; the same command continues what was interrupted."""
+    from prunekit.cli.run import run_recipe
+
+    run_recipe(recipe, overrides or [], out=out, fresh=fresh, device=device, drift=drift, quiet=quiet)
+
+
+def plan(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Show the stages, the densities to come, and about how long they will take; writes nothing."""
+    from prunekit.cli.inform import show_plan
+
+    show_plan(recipe, overrides or [])
+
+
+def list_() -> None:
+    """List recipes, tasks, scorers, allocations, schedules and strategies."""
+    from prunekit.cli.inform import show_registry
+
+    show_registry()
+
+
+def show(recipe: Recipe) -> None:
+    """Print a recipe."""
+    from prunekit.recipe import recipe_text
+
+    typer.echo(recipe_text(recipe, Registry.discover()).rstrip())
+
+
+def cp(recipe: Recipe, file: Annotated[Path, typer.Argument(help="Where to put the copy; never overwritten.")]) -> None:
+    """Copy a recipe to a file of your own, to edit and run."""
+    from prunekit.cli.inform import copy_recipe
+
+    copy_recipe(recipe, file)
+
+
+def evaluate(
+    run: RunDir,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[task.KEY=VALUE]...", help="E.g. task.data=DIR.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Name of a stage; default the last that is done.")] = None,
+    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+) -> None:
+    """Measure a run's ticket again, on its own test data or other; writes nothing."""
+    from prunekit.cli.evaluate import evaluate_run
+
+    evaluate_run(run, overrides or [], stage=stage, device=device)
+
+
+def report(run: RunDir, out: Annotated[Path | None, typer.Option(help="Folder; default RUN/report.")] = None) -> None:
+    """Write Markdown, CSV and plots of a run, finished or not."""
+    from prunekit.report import write_report
+
+    for path in write_report(run, out):
+        typer.echo(str(path))

@@ -1,0 +1,110 @@
+"""The verbs that only tell: list, plan, cp; and the table of a run."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from prunekit.errors import RecipeError
+from prunekit.registry import KINDS, Registry
+
+if TYPE_CHECKING:
+    from prunekit.job import Job
+
+PROBE_STEPS = 3
+
+
+def show_registry() -> None:
+    """Print every registered name, its kind and the package it comes from."""
+    registry = Registry.discover()
+    shown = Table("kind", "name", "from", box=None, pad_edge=False)
+    for kind in KINDS:
+        for name in registry.names(kind):
+            shown.add_row(kind, name, registry.find(kind, name).distribution)
+    Console().print(shown)
+
+
+def copy_recipe(name: str, file: Path) -> None:
+    """Write a recipe's text to a new file."""
+    from prunekit.recipe import recipe_text
+
+    text = recipe_text(name, Registry.discover())
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError:
+        raise RecipeError(f"{file} exists already and is left as it is; choose another name.") from None
+    except OSError as cause:
+        raise RecipeError(f"{file} cannot be written: {cause}.") from cause
+    Console(soft_wrap=True).print(f"{file}: edit it, then: prunekit run {file}")
+
+
+def show_plan(name: str, overrides: Sequence[str]) -> None:
+    """Print the stages with their densities, steps and estimated time."""
+    from prunekit.job import bind_job, expected
+    from prunekit.recipe import read_recipe
+
+    registry = Registry.discover()
+    job = bind_job(read_recipe(name, overrides, registry), registry)
+    model = job.model()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    cut = job.pruner.start(model)
+    prunable = int(getattr(cut, "prunable", total))
+    seconds = step_seconds(job)
+    shown = Table("stage", "steps", "rewind", "kept of prunable", "kept of all", "about", box=None, pad_edge=False)
+    for stage, (_, density) in zip(job.plan, expected(job.plan, prunable), strict=True):
+        kept = round(density * prunable)
+        steps = stage.end - stage.start.clock
+        weights = "trained weights" if stage.start.weights is None else f"weights of step {stage.start.weights}"
+        shown.add_row(
+            stage.name,
+            f"{stage.start.clock}..{stage.end}",
+            f"{weights}, clock {stage.start.clock}",
+            f"{kept:,} ({density:.2%})",
+            f"{total - prunable + kept:,} ({(total - prunable + kept) / total:.2%})",
+            f"{steps * seconds / 60:.1f} min",
+        )
+    console = Console(soft_wrap=True)
+    console.print(f"{prunable:,} prunable of {total:,} parameters; {total - prunable:,} are never cut")
+    console.print(shown)
+    whole = sum(stage.end - stage.start.clock for stage in job.plan) * seconds
+    console.print(
+        f"about {whole / 60:.1f} min of training here, from {PROBE_STEPS} steps of {seconds * 1000:.0f} ms each; "
+        "evaluation comes on top"
+    )
+
+
+def step_seconds(job: Job) -> float:
+    """Return the seconds of one training step, measured on the CPU without changing anything."""
+    model = job.model()
+    optimizer = job.task.optimizer(model)
+    times = []
+    for batch in itertools.islice(job.task.batches(0), PROBE_STEPS + 1):
+        began_s = time.perf_counter()
+        optimizer.zero_grad()
+        job.task.loss(model, batch).backward()
+        optimizer.step()
+        times.append(time.perf_counter() - began_s)
+    return min(times[1:])
+
+
+def tables(run: Path) -> list[Table]:
+    """Return a run's results as two tables that fit 80 columns: what each stage costs, and how good it is."""
+    from prunekit.report.results import read_results
+    from prunekit.report.table import costs, metrics, quality
+
+    results = read_results(run)
+    laid_out = [costs(results), *(quality(results, metric) for metric in metrics(results)[:1])]
+    shown = []
+    for plain in laid_out:
+        table = Table(*plain.header, box=None, pad_edge=False, caption_justify="left")
+        for row in plain.rows:
+            table.add_row(*(cell.replace(" (", "\n(") for cell in row))
+        shown.append(table)
+    return shown

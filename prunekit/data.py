@@ -1,0 +1,153 @@
+"""Data order and randomness as functions of keys: seekable, shared by ranks, the same for any number of workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, final
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.utils.data import DataLoader, default_collate
+
+from prunekit.errors import PruneKitError, RecipeError
+
+T = TypeVar("T")
+Key = tuple[int, int]
+"""(epoch, index): all that a training sample may depend on, besides the seed."""
+
+
+class Samples(Protocol):
+    """A sized training set whose samples are functions of (epoch, index), never of what was drawn before."""
+
+    def __len__(self) -> int:
+        """Return the number of samples in an epoch."""
+
+    def sample(self, epoch: int, index: int) -> Any:
+        """Return one sample: a tensor, or a tuple or dict of tensors, without a batch axis."""
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Return this process's rank and the number of processes; (0, 1) outside ``torch.distributed``."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """Return this process's items, e.g. for evaluation: every world-th, starting from its rank."""
+    rank, world = rank_and_world()
+    return list(items[rank::world])
+
+
+def generator(*key: int | str) -> np.random.Generator:
+    """Return a fresh generator of random numbers that depends on ``key`` alone.
+
+    Example:
+        >>> float(generator("noise", 1).random()) == float(generator("noise", 1).random())
+        True
+        >>> float(generator("noise", 1).random()) == float(generator("noise", 2).random())
+        False
+    """
+    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest)))
+
+
+def order(n: int, *, seed: int, epoch: int) -> list[int]:
+    """Return the permutation of ``range(n)`` in which an epoch visits its samples."""
+    return [int(i) for i in generator("order", seed, epoch).permutation(n)]
+
+
+def epoch_steps(n: int, size: int) -> int:
+    """Return the optimiser steps in an epoch of ``n`` samples: the last, incomplete batch is dropped; at least 1.
+
+    Example:
+        >>> epoch_steps(10, 4), epoch_steps(3, 4)
+        (2, 1)
+    """
+    return max(1, n // size)
+
+
+def batches(
+    dataset: Samples, *, size: int, seed: int, clock: int, workers: int = 0, pin: bool = False
+) -> Iterator[Any]:
+    """Yield this process's share of every batch from optimiser step ``clock`` on, without end.
+
+    A batch that starts at step k is the same whether training began at step 0 or at k, and for any number of workers.
+    Closing the iterator, or dropping it, ends its workers.
+
+    Args:
+        dataset: the samples.
+        size: samples per optimiser step over all processes; a multiple of their number. Each takes every world-th. A
+            data set smaller than ``size`` is passed over several times for each batch, each time as another epoch.
+        seed: seed of the order.
+        clock: the first step.
+        workers: loader processes; 0 loads in this process, and starts none.
+        pin: put batches in page-locked memory, for a faster copy to a CUDA device.
+
+    Raises:
+        RecipeError: the batch cannot be shared out evenly, or the data set is empty.
+    """
+    rank, world = rank_and_world()
+    if size < 1 or size % world:
+        raise RecipeError(f"batch size {size} cannot be shared by {world} processes: make it a multiple of {world}.")
+    if not len(dataset):
+        raise RecipeError("the training set is empty, so there is no batch to draw.")
+    return _load(dataset, _keys(len(dataset), size, seed, clock), slice(rank, None, world), workers, pin)
+
+
+def _load(dataset: Samples, keys: Iterator[list[Key]], mine: slice, workers: int, pin: bool) -> Iterator[Any]:
+    loader: DataLoader[Any] = DataLoader(
+        _Keyed(dataset),  # type: ignore[arg-type]  # a map over keys is all that a loader with a batch sampler needs
+        batch_sampler=(batch[mine] for batch in keys),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # else the loader draws a seed from the global generator
+    )
+    for batch in loader:
+        if isinstance(batch, PruneKitError):
+            raise batch
+        yield batch
+
+
+def _keys(n: int, size: int, seed: int, clock: int) -> Iterator[list[Key]]:
+    """Yield the keys of every global batch from step ``clock`` on."""
+    per_epoch = epoch_steps(n, size)
+    passes = max(1, math.ceil(size / n))
+    epoch, at = divmod(clock, per_epoch)
+    while True:
+        visits = range(epoch * passes, (epoch + 1) * passes)
+        keys = [(visit, index) for visit in visits for index in order(n, seed=seed, epoch=visit)]
+        for start in range(at * size, per_epoch * size, size):
+            yield keys[start : start + size]
+        epoch, at = epoch + 1, 0
+
+
+@final
+@dataclass(frozen=True)
+class _Keyed:
+    """What a loader sees: samples by key; a user's mistake is returned, for a worker could only raise its traceback."""
+
+    dataset: Samples
+
+    def __getitem__(self, key: Key) -> Any:
+        try:
+            return self.dataset.sample(*key)
+        except PruneKitError as error:
+            return error
+
+
+def _collate(samples: list[Any]) -> Any:
+    return next((s for s in samples if isinstance(s, PruneKitError)), None) or default_collate(samples)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C reaches the whole process group; the main process alone decides how to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,64 @@
+"""What a run's bits depend on besides its recipe."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from prunekit.errors import RunError
+
+MUST_AGREE = ("torch", "device", "processes", "data")
+
+
+def describe(accelerator: Accelerator, data: str) -> dict[str, Any]:
+    """Return versions, device, processor, threads, number of processes and the data's fingerprint."""
+    device = accelerator.device
+    return {
+        "prunekit": version("prunekit"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+        "data": data,
+    }
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123  (not a real file)
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def adopt(held: Mapping[str, Any], now: Mapping[str, Any], *, drift: bool) -> list[str]:
+    """Continue under another session's environment: take over its thread count; refuse what would change the bits.
+
+    Args:
+        held: what the run was started with.
+        now: this process's.
+        drift: go on anyway; the result is then not bit-identical to an uninterrupted run's.
+
+    Returns:
+        What differs all the same, in words.
+
+    Raises:
+        RunError: torch, device, number of processes or data differ and ``drift`` is off.
+    """
+    torch.set_num_threads(int(held.get("threads", torch.get_num_threads())))
+    differing = [f"{key} was {held.get(key)!r}, is {now[key]!r}" for key in MUST_AGREE if held.get(key) != now[key]]
+    if differing and not drift:
+        raise RunError(
+            f"this run was started elsewhere: {'; '.join(differing)}. To go on, restore that, or accept results that "
+            "are not bit-identical with --drift."
+        )
+    return differing

@@ -1,0 +1,225 @@
+"""Walk the plan: skip what is done; for each other stage rewind, cut, train, evaluate, and publish in one step."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
+from torch import Tensor, nn
+
+from prunekit.errors import Failed, RunError
+from prunekit.files import read_tensors, write_json, write_tensors
+from prunekit.job import Job
+from prunekit.masks import Masks
+from prunekit.measure import count_macs, evaluating, latency_ms, peak_mib
+from prunekit.plan import Amount, Stage
+from prunekit.pruner import Cut
+from prunekit.rewind import recalibrate, restore, snapshot
+from prunekit.store import Run
+from prunekit.task import Sample, Task
+from prunekit.train import Loop, Watch, reseed, to_device, train
+from prunekit.weights import load_weights
+
+CALIBRATION_BATCHES = 8
+
+
+@final
+@dataclass(frozen=True)
+class TaskCalibration:
+    """What a scorer may ask of a task: the first batches of its training data."""
+
+    task: Task
+    model: nn.Module
+    device: torch.device
+
+    def losses(self, model: nn.Module) -> Iterator[Tensor]:
+        """Yield the losses of the first batches, each ready for ``backward``."""
+        batches = self.task.batches(0)
+        for _ in range(CALIBRATION_BATCHES):
+            yield self.task.loss(model, to_device(next(batches), self.device))
+
+    def inputs(self) -> Iterator[Any]:
+        """Yield the network's inputs for those batches: what the task hands to it, caught at its door."""
+        handle = self.model.register_forward_pre_hook(_catch)
+        try:
+            batches = self.task.batches(0)
+            for _ in range(CALIBRATION_BATCHES):
+                try:
+                    self.task.loss(self.model, to_device(next(batches), self.device))
+                except _Caught as caught:
+                    yield caught.args[0]
+        finally:
+            handle.remove()
+
+
+class _Caught(Exception):  # noqa: N818  (not an error: it carries the input out of a forward pass that need not run)
+    pass
+
+
+def _catch(module: nn.Module, args: tuple[Any, ...]) -> None:
+    raise _Caught(args[0])
+
+
+@final
+@dataclass(frozen=True)
+class Execution:
+    """One walk over one run directory."""
+
+    job: Job
+    run: Run
+    accelerator: Accelerator
+    watch: Watch
+    stop: Callable[[], bool]
+
+    def walk(self) -> None:
+        """Do every stage that is not done.
+
+        Raises:
+            Failed, Interrupted: as `prunekit.train.train`.
+            RunError: processes disagree about a cut.
+        """
+        self._write_start()
+        for index, stage in enumerate(self.job.plan):
+            if self.run.done(stage) is None:
+                self._do(index, stage)
+            self.accelerator.wait_for_everyone()
+            self.watch.done(stage, self.run.folder(stage) / "done")
+
+    def _write_start(self) -> None:
+        start = self.run.snapshot(0)
+        if self.accelerator.is_main_process and not start.exists():
+            model = self.job.model()
+            if self.job.recipe.weights is not None:
+                load_weights(model, Path(self.job.recipe.weights))
+            write_tensors(start, snapshot(model))
+        self.accelerator.wait_for_everyone()
+
+    def _do(self, index: int, stage: Stage) -> None:
+        began_s = time.monotonic()
+        model, cut = self._begin(index, stage)
+        snapshots = {} if index else {step: self.run.snapshot(step) for step in self._rewind_steps()}
+        loop = Loop(
+            task=self.job.task,
+            stage=stage,
+            accelerator=self.accelerator,
+            folder=self.run.folder(stage),
+            seed=self.job.recipe.seed,
+            decide=lambda model, cut, amount: self._decide(model, cut, amount, calibrate=True),
+            watch=self.watch,
+            stop=self.stop,
+            snapshots=snapshots,
+        )
+        cut, unused = train(loop, model, cut, self.job.pruner.load)
+        measures, samples = self._evaluate(stage, model)
+        at_end = [amount for step, amount in stage.prune_at if step == stage.end]
+        following = self._decide(model, cut, at_end[0], calibrate=False) if at_end else None
+        if self.accelerator.is_main_process:
+            facts = self._facts(stage, model, cut, unused)
+            cost = {"seconds": time.monotonic() - began_s, "latency_ms": self._latency(model), "peak_mib": peak_mib()}
+
+            def fill(folder: Path) -> None:
+                write_tensors(folder / "weights.safetensors", snapshot(model))
+                write_tensors(folder / "cut.safetensors", cut.state_dict())
+                if following is not None:
+                    write_tensors(folder / "next.safetensors", following.state_dict())
+                if samples:
+                    write_tensors(folder / "samples.safetensors", _pictures(samples))
+                write_json(folder / "metrics.json", measures)
+                write_json(folder / "stage.json", facts)
+                write_json(folder / "cost.json", cost)
+
+            self.run.finish(stage, fill)
+
+    def _rewind_steps(self) -> set[int]:
+        return {stage.start.weights for stage in self.job.plan[1:] if stage.start.weights} - {None}
+
+    def _begin(self, index: int, stage: Stage) -> tuple[nn.Module, Cut]:
+        """Return a fresh model at the stage's rewind point, and the cut it starts with."""
+        model = self.job.model()
+        before = self.run.folder(self.job.plan[index - 1]) / "done" if index else None
+        cut = self.job.pruner.start(model)
+        if before is not None:
+            file = before / "next.safetensors"
+            cut = self.job.pruner.load(read_tensors(file if file.exists() else before / "cut.safetensors"))
+        trained = read_tensors(before / "weights.safetensors") if before is not None else None
+        if trained is not None:
+            restore(model, trained)
+        if stage.start.weights is not None:
+            restore(model, read_tensors(self.run.snapshot(stage.start.weights)), keep=stage.start.keep)
+        cut.apply_(model)
+        model.to(self.accelerator.device)
+        if stage.start.weights is None and not self._resuming(stage):
+            self._recalibrate(model)
+        return model, cut
+
+    def _resuming(self, stage: Stage) -> bool:
+        return (self.run.folder(stage) / "last.safetensors").exists()
+
+    def _decide(self, model: nn.Module, cut: Cut, amount: Amount, *, calibrate: bool) -> Cut:
+        """Cut on rank 0 and share it; check that all processes hold the same; apply it if training goes on."""
+        reseed(self.accelerator, self.job.recipe.seed, "cut")
+        state: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            data = TaskCalibration(self.job.task, model, self.accelerator.device)
+            state = [dict(self.job.pruner.cut(model, cut, amount, data).state_dict())]
+        decided: Cut = self.job.pruner.load(broadcast_object_list(state)[0])
+        digests = set(gather_object([decided.digest() if isinstance(decided, Masks) else ""]))
+        if len(digests) > 1:
+            raise RunError("the processes hold different masks; this is a bug: please report it with the recipe.")
+        if isinstance(decided, Masks) and (empty := set(decided.emptied()) - set(_emptied(cut))):
+            self.watch.note(f"nothing is left of {', '.join(sorted(empty))}: their layers now pass on zeros.")
+        if calibrate:
+            decided.apply_(model, cut)
+            self._recalibrate(model)
+        return decided
+
+    def _recalibrate(self, model: nn.Module) -> None:
+        recalibrate(model, TaskCalibration(self.job.task, model, self.accelerator.device).inputs())
+        if self.accelerator.num_processes > 1:
+            for buffer in model.buffers():
+                buffer.copy_(broadcast(buffer))
+
+    def _evaluate(self, stage: Stage, model: nn.Module) -> tuple[list[dict[str, Any]], Sequence[Sample]]:
+        reseed(self.accelerator, self.job.recipe.seed, stage.name, "evaluate")
+        with evaluating(model):
+            mine = [dataclasses.asdict(measure) for measure in self.job.task.evaluate(model)]
+            samples = self.job.task.samples(model) if self.accelerator.is_main_process else ()
+        measures = gather_object(mine) if self.accelerator.num_processes > 1 else mine
+        bad = [measure for measure in measures if measure["value"] != measure["value"]]
+        if bad:
+            raise Failed(f"stage {stage.name}: {bad[0]['metric']} of {bad[0]['item']} is not a number.")
+        return sorted(measures, key=_identity), samples
+
+    def _facts(self, stage: Stage, model: nn.Module, cut: Cut, unused: list[str] | None) -> dict[str, Any]:
+        masks = cut if isinstance(cut, Masks) else None
+        total = sum(parameter.numel() for parameter in model.parameters())
+        macs = count_macs(model, to_device(self.job.task.example(), self.accelerator.device), masks)
+        facts: dict[str, Any] = {"name": stage.name, "density": cut.density, "total": total, "unused": unused}
+        if masks is not None:
+            facts |= {"prunable": masks.prunable, "kept": masks.kept, "emptied": list(masks.emptied())}
+            facts["remaining"] = total - masks.prunable + masks.kept
+            facts["per_tensor"] = {name: list(counts) for name, counts in masks.per_tensor().items()}
+        return facts | {"macs_dense": macs.dense, "macs_kept": macs.kept}
+
+    def _latency(self, model: nn.Module) -> float:
+        return latency_ms(model, to_device(self.job.task.example(), self.accelerator.device))
+
+
+def _emptied(cut: Cut) -> tuple[str, ...]:
+    return cut.emptied() if isinstance(cut, Masks) else ()
+
+
+def _identity(measure: Mapping[str, Any]) -> str:
+    return json.dumps([measure[key] for key in ("task", "dataset", "item", "metric")])
+
+
+def _pictures(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    return {f"{sample.task}/{sample.item}/{part}": image for sample in samples for part, image in sample.images.items()}

@@ -1,0 +1,294 @@
+"""What a run will do, as data: amounts, schedules, rewinds, stages, and the strategies that build them (no torch)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from prunekit.errors import RecipeError, SelectionError
+
+Schedule = Callable[[float], float]
+"""Progress in [0, 1] -> density in (0, 1]."""
+
+
+@final
+@dataclass(frozen=True)
+class Density:
+    """Keep exactly ``round(value * prunable)`` entries; ``value`` is a share of the prunable ones, in (0, 1]."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value <= 1:
+            raise SelectionError(f"density must be above 0 and at most 1, not {self.value:g}: it is the share kept.")
+
+    def keep(self, kept: int, prunable: int) -> int:
+        """Return how many of ``kept`` survivors stay, of ``prunable`` entries in all; never more than survive."""
+        return min(kept, round(self.value * prunable))
+
+
+@final
+@dataclass(frozen=True)
+class Rate:
+    """Remove exactly ``ceil(value * (n - 1))`` of the n survivors; ``value`` in [0, 1).
+
+    Reference:
+        arXiv 2510.14463, published code: strictly below the ``value`` quantile (linear interpolation) of the
+        survivors, which without ties is this count. With ties we still remove exactly this count.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value < 1:
+            raise SelectionError(f"rate must be at least 0 and below 1, not {self.value:g}: it is the share removed.")
+
+    def keep(self, kept: int, prunable: int) -> int:
+        """Return how many of ``kept`` survivors stay; ``prunable`` plays no part."""
+        return kept - min(kept, max(0, math.ceil(self.value * (kept - 1))))
+
+
+Amount = Density | Rate
+
+
+@final
+@dataclass(frozen=True)
+class Rewind:
+    """Where retraining starts.
+
+    Args:
+        weights: optimiser step of the dense run whose weights and buffers are restored; None keeps the trained ones.
+        clock: step at which data order and learning rate restart.
+        keep: name patterns (globs) of parameters and buffers that are not rewound.
+    """
+
+    weights: int | None
+    clock: int
+    keep: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Stage:
+    """Train from a rewind point to step ``end``, cutting at the named steps.
+
+    Args:
+        name: directory name within the run, unique in a plan.
+        start: where training starts.
+        end: optimiser step at which it ends (exclusive); equal to ``start.clock`` for no training.
+        prune_at: (step, amount) pairs in order; a step equal to ``end`` cuts after training and evaluation.
+    """
+
+    name: str
+    start: Rewind
+    end: int
+    prune_at: tuple[tuple[int, Amount], ...] = ()
+
+
+Plan = tuple[Stage, ...]
+Strategy = Callable[..., Plan]
+
+
+def geometric(density: float) -> Schedule:
+    """Fall by the same factor each time: ``density ** progress``; density in (0, 1].
+
+    Example:
+        >>> [round(geometric(0.25)(t), 3) for t in (0, 0.5, 1)]
+        [1.0, 0.5, 0.25]
+
+    Reference:
+        Frankle & Carbin 2019 (arXiv 1803.03635), section 2: a fixed share of the survivors each round.
+    """
+    final_density = Density(density).value
+    return lambda progress: final_density**progress
+
+
+def linear(density: float) -> Schedule:
+    """Fall by the same amount each time: from 1 to ``density``, in (0, 1].
+
+    Example:
+        >>> [linear(0.2)(t) for t in (0, 0.5, 1)]
+        [1.0, 0.6, 0.2]
+    """
+    final_density = Density(density).value
+    return lambda progress: (1 - progress) + final_density * progress
+
+
+def cubic(density: float) -> Schedule:
+    """Fall fast at first, then ever more slowly: ``density + (1 - density) * (1 - progress) ** 3``.
+
+    Example:
+        >>> [cubic(0.2)(t) for t in (0, 0.5, 1)]
+        [1.0, 0.30000000000000004, 0.2]
+
+    Reference:
+        Zhu & Gupta 2017 (arXiv 1710.01878), equation 1, written for density instead of sparsity.
+    """
+    final_density = Density(density).value
+    return lambda progress: final_density + (1 - final_density) * (1 - progress) ** 3
+
+
+def explicit(densities: Sequence[float]) -> Schedule:
+    """Step through a list of falling densities, each in (0, 1]: entry k of n is reached at progress k / n.
+
+    Example:
+        >>> levels(explicit([0.5, 0.1]), rounds=2)
+        (0.5, 0.1)
+    """
+    steps = tuple(Density(density).value for density in densities)
+    if not steps or any(after > before for before, after in itertools.pairwise(steps)):
+        raise SelectionError(f"explicit densities must be a non-empty, falling list, not {list(steps)}.")
+    return lambda progress: (
+        1.0 if progress <= 0 else steps[min(len(steps), math.ceil(progress * len(steps) - 1e-9)) - 1]
+    )
+
+
+def rate(rate: float) -> Rate:
+    """Remove the same share of the survivors each time, counted as the MIR-L paper does (see `Rate`)."""
+    return Rate(rate)
+
+
+def levels(schedule: Schedule, *, rounds: int) -> tuple[float, ...]:
+    """Return the densities after each of ``rounds`` cuts: the schedule at progress 1/rounds, 2/rounds, ..., 1.
+
+    Example:
+        >>> [round(d, 3) for d in levels(geometric(0.125), rounds=3)]
+        [0.5, 0.25, 0.125]
+    """
+    if rounds < 1:
+        raise RecipeError(f"rounds must be at least 1, not {rounds}: a plan without a cut prunes nothing.")
+    return tuple(schedule(k / rounds) for k in range(1, rounds + 1))
+
+
+def rewind_point(text: str, *, steps: int, keep: Sequence[str] = ()) -> Rewind:
+    """Read ``init``, ``step:K``, ``lr:T`` (the last T steps' rates) or ``none`` (trained weights, whole schedule).
+
+    Args:
+        text: the point, as a recipe spells it.
+        steps: length of one full training, in optimiser steps.
+        keep: name patterns that are not rewound.
+
+    Raises:
+        RecipeError: not one of these, or a step outside the training.
+
+    Example:
+        >>> rewind_point("lr:200", steps=1000)
+        Rewind(weights=None, clock=800, keep=())
+
+    Reference:
+        Frankle et al. 2020 (arXiv 1912.05671) for step k; Renda et al. 2020 (arXiv 2003.02389) for learning rates.
+    """
+    kind, _, value = str(text).partition(":")
+    if kind == "init" and not value:
+        return Rewind(0, 0, tuple(keep))
+    if kind == "none" and not value:
+        return Rewind(None, 0, tuple(keep))
+    if kind in ("step", "lr") and value.isdecimal():
+        if int(value) > steps:
+            raise RecipeError(f"rewind: {text}: the training has {steps} steps only; choose a step from 0 to {steps}.")
+        return (
+            Rewind(int(value), int(value), tuple(keep))
+            if kind == "step"
+            else Rewind(None, steps - int(value), tuple(keep))
+        )
+    raise RecipeError(f"rewind: {text!r} is not one of init, step:K, lr:T, none.")
+
+
+def iterative(
+    steps: int,
+    schedule: Schedule | Rate,
+    *,
+    rounds: int,
+    rewind: Rewind | str = "init",
+    keep: Sequence[str] = (),
+    dense: bool = True,
+) -> Plan:
+    """Train, cut, rewind, again: iterative pruning with rewinding; one-shot with ``rounds=1``.
+
+    Args:
+        steps: length of one full training, in optimiser steps.
+        schedule: densities over the rounds, or a `Rate` removed in each.
+        rounds: number of cuts, at least 1.
+        rewind: where each retraining starts; see `rewind_point` for the spelling.
+        keep: name patterns that are not rewound, added to those of ``rewind``.
+        dense: train the dense network first; False cuts before any training (pretrained weights, pruning at
+            initialisation).
+
+    Returns:
+        ``rounds + 1`` stages, the first dense.
+
+    Raises:
+        RecipeError: no round, or a rewind step that is never reached.
+
+    Example:
+        >>> [stage.name for stage in iterative(100, geometric(0.25), rounds=2)]
+        ['00-1.0000', '01-0.5000', '02-0.2500']
+
+    Reference:
+        Frankle & Carbin 2019 (arXiv 1803.03635), strategy 1 of appendix B; Frankle et al. 2020 (arXiv 1912.05671).
+    """
+    if isinstance(schedule, Rate):
+        densities = levels(lambda progress: (1 - schedule.value) ** (progress * rounds), rounds=rounds)
+        amounts: tuple[Amount, ...] = (schedule,) * rounds
+    else:
+        densities = levels(schedule, rounds=rounds)
+        amounts = tuple(Density(density) for density in densities)
+    point = rewind if isinstance(rewind, Rewind) else rewind_point(rewind, steps=steps)
+    point = Rewind(point.weights, point.clock, point.keep + tuple(keep))
+    first_end = steps if dense else 0
+    stages = [Stage("00-1.0000", Rewind(0, 0), first_end, ((first_end, amounts[0]),))]
+    for k, density in enumerate(densities, start=1):
+        cuts = ((steps, amounts[k]),) if k < rounds else ()
+        stages.append(Stage(f"{k:02d}-{density:.4f}", point, steps, cuts))
+    return checked(tuple(stages))
+
+
+def gradual(steps: int, schedule: Schedule, *, begin: int, end: int, every: int) -> Plan:
+    """Cut during one training: at steps begin, begin + every, ..., end, along the schedule.
+
+    Args:
+        steps: length of the training, in optimiser steps.
+        schedule: density over the progress from ``begin`` (0) to ``end`` (1).
+        begin, end: first and last step of cutting, 0 <= begin < end <= steps.
+        every: optimiser steps between cuts.
+
+    Raises:
+        RecipeError: the steps do not fit the training.
+
+    Example:
+        >>> [step for step, _ in gradual(100, cubic(0.1), begin=20, end=60, every=20)[0].prune_at]
+        [20, 40, 60]
+
+    Reference:
+        Zhu & Gupta 2017 (arXiv 1710.01878), section 3.
+    """
+    if not (0 <= begin < end <= steps and every >= 1):
+        raise RecipeError(f"gradual: 0 <= begin < end <= {steps} and every >= 1 needed, not {begin}, {end}, {every}.")
+    at = [*range(begin, end, every), end]
+    cuts = tuple((step, Density(schedule((step - begin) / (end - begin)))) for step in at)
+    return checked((Stage(f"00-{cuts[-1][1].value:.4f}", Rewind(0, 0), steps, cuts),))
+
+
+def checked(plan: Plan) -> Plan:
+    """Return the plan unchanged if it can be walked.
+
+    Raises:
+        RecipeError: no stage, two of one name, a cut outside its stage, or a rewind to a step never reached.
+    """
+    if not plan:
+        raise RecipeError("the plan is empty: the strategy returned no stage.")
+    names = [stage.name for stage in plan]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"stage names must be unique, not {names}.")
+    for stage in plan:
+        steps = [step for step, _ in stage.prune_at]
+        if steps != sorted(set(steps)) or any(not stage.start.clock <= step <= stage.end for step in steps):
+            raise RecipeError(f"stage {stage.name}: cuts at {steps} must rise from {stage.start.clock} to {stage.end}.")
+        if stage.start.weights is not None and stage.start.weights > plan[0].end:
+            raise RecipeError(
+                f"stage {stage.name} rewinds to step {stage.start.weights}, but {plan[0].name} ends at {plan[0].end}."
+            )
+    return plan

@@ -1,0 +1,225 @@
+"""YAML -> Recipe -> factories with checked options: every name, key and type is wrong in the first second or never."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, final, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+
+from prunekit.errors import RecipeError, nearest
+from prunekit.registry import KINDS, Registry
+
+
+@final
+class Named(BaseModel):
+    """A registered name and the options given to it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every key but ``name``."""
+        return dict(self.model_extra or {})
+
+
+@final
+class Recipe(BaseModel):
+    """All that decides the result of a run, on a given machine.
+
+    Args:
+        task: what is trained and measured, and its options.
+        prune: the pruner and its options (scorer, allocation, which parameters).
+        strategy: when and how much is cut, and where retraining starts; its option ``of`` (``prunable`` or ``all``)
+            says what the densities are shares of.
+        seed: of initialisation, data order and noise.
+        precision: ``fp32`` or ``bf16`` (autocast; the weights stay float32).
+        weights: a weights file to start from instead of an initialisation.
+        description: one line for people.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    description: str = ""
+    task: Named
+    prune: Named
+    strategy: Named
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    weights: str | None = None
+
+    def digest(self) -> str:
+        """Return 8 hex digits of everything but the description."""
+        text = json.dumps(self.model_dump(exclude={"description"}), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def recipe_text(name: str, registry: Registry) -> str:
+    """Return the YAML text of a registered recipe, or of a file when ``name`` ends in .yaml or .yml.
+
+    Raises:
+        RecipeError: no such recipe or file.
+    """
+    if name.endswith((".yaml", ".yml")):
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as cause:
+            raise RecipeError(f"recipe file {name} cannot be read: {cause}.") from cause
+    package = registry.get("recipe", name)
+    return (resources.files(package) / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def read_recipe(name: str, overrides: Sequence[str], registry: Registry) -> Recipe:
+    """Read a recipe by name or file, and apply ``key.sub=value`` overrides (values are YAML).
+
+    Raises:
+        RecipeError: no such recipe, bad YAML, an unknown key (suggests the nearest), or a value of the wrong type.
+    """
+    try:
+        tree = yaml.safe_load(recipe_text(name, registry))
+    except yaml.YAMLError as cause:
+        raise RecipeError(f"recipe {name} is not valid YAML: {cause}") from cause
+    if not isinstance(tree, dict):
+        raise RecipeError(f"recipe {name} must be a mapping of keys, not {type(tree).__name__}.")
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree, name)
+
+
+def apply_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe with ``key.sub=value`` overrides applied; raises RecipeError as `read_recipe` does."""
+    tree = recipe.model_dump()
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree, "of this run")
+
+
+def parse_recipe(tree: Mapping[str, Any], name: str) -> Recipe:
+    """Check a mapping against `Recipe`; raises RecipeError naming the key."""
+    for key in tree:
+        if key not in Recipe.model_fields:
+            raise RecipeError(f"recipe {name} has no key {key!r}: {nearest(str(key), Recipe.model_fields)}")
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as cause:
+        problem = cause.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise RecipeError(f"recipe {name}: {where}: {problem['msg']} (got {problem['input']!r}).") from cause
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"override {text!r} must look like key.sub=value, e.g. task.steps=200.")
+    if keys[0] not in Recipe.model_fields:
+        raise RecipeError(f"override {text!r}: there is no key {keys[0]!r}: {nearest(keys[0], Recipe.model_fields)}")
+    node = tree
+    for depth, key in enumerate(keys[:-1], start=1):
+        below = node.setdefault(key, {})
+        if isinstance(below, str):  # a bare name; its options come beside it
+            below = node[key] = {"name": below}
+        if not isinstance(below, dict):
+            raise RecipeError(f"override {text!r}: {'.'.join(keys[:depth])} is {below!r} and has no keys below it.")
+        node = below
+    try:
+        node[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as cause:
+        raise RecipeError(f"override {text!r}: the value is not valid YAML.") from cause
+
+
+def bind(
+    factory: Callable[..., Any], options: Mapping[str, Any], *, where: str, given: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Check options against a factory's signature and fill in its defaults.
+
+    Args:
+        factory: called later with the result as keywords.
+        options: as the recipe gives them.
+        where: the section, for messages.
+        given: parameters the caller will supply itself; not allowed as options.
+
+    Returns:
+        Every option, each converted to its annotated type.
+
+    Raises:
+        RecipeError: unknown option (suggests the nearest), missing one, or a wrong type.
+    """
+    parameters = {key: value for key, value in inspect.signature(factory).parameters.items() if key not in given}
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    for key in options:
+        if key not in parameters:
+            raise RecipeError(f"{where} has no option {key!r}: {nearest(key, parameters)}")
+    bound: dict[str, Any] = {}
+    for key, parameter in parameters.items():
+        if key in options:
+            bound[key] = _typed(hints.get(key, Any), options[key], f"{where}.{key}")
+        elif parameter.default is inspect.Parameter.empty:
+            raise RecipeError(f"{where}.{key} is missing: add it to the recipe or give {where}.{key}=VALUE.")
+        else:
+            bound[key] = parameter.default
+    return bound
+
+
+def _typed(annotation: Any, value: Any, where: str) -> Any:
+    if callable(value):
+        return value
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as cause:
+        raise RecipeError(f"{where}: {cause.errors()[0]['msg']} (got {value!r}).") from cause
+
+
+@final
+class Bound(BaseModel):
+    """A factory with all its options, and the tree that reproduces them."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+    factory: Any
+    arguments: dict[str, Any]
+    tree: dict[str, Any]
+
+    def __call__(self, **more: Any) -> Any:
+        """Build the thing; ``more`` are the parameters that were announced as given."""
+        return self.factory(**self.arguments, **more)
+
+
+def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Sequence[str] = ()) -> Bound:
+    """Look up a name and check its options; an option called like a kind (``scorer``) is itself looked up and built.
+
+    Raises:
+        RecipeError, PluginError: as `Registry.get` and `bind` do.
+    """
+    factory = registry.get(kind, spec.name)
+    accepted = [name for name in given if name in inspect.signature(factory).parameters]
+    parts: dict[str, Bound] = {}
+    for key, value in spec.options.items():
+        if key in KINDS and isinstance(value, (str, dict)):
+            below = Named.model_validate(value) if isinstance(value, str) or "name" in value else None
+            if below is None:
+                raise RecipeError(f"{where}.{key}: name is missing: {nearest('', registry.names(key))}")
+            parts[key] = resolve(key, below, registry, where=f"{where}.{key}")
+    options = {**spec.options, **{key: part() for key, part in parts.items()}}
+    arguments = bind(factory, options, where=where, given=accepted)
+    plain = {key: parts[key].tree if key in parts else _plain(value) for key, value in arguments.items()}
+    return Bound(factory=factory, arguments=arguments, tree={"name": spec.name, **plain})
+
+
+def _plain(value: Any) -> Any:
+    """The value as YAML can hold it; a default object that it cannot is left to the factory."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,131 @@
+"""Names to things: built-in and installed ones, found without importing them (no torch)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any, final
+
+from prunekit.errors import PluginError, RecipeError, nearest
+
+KINDS = ("recipe", "task", "pruner", "scorer", "allocation", "strategy", "schedule", "command")
+
+BUILT_IN = {
+    "pruner": {"unstructured": "prunekit.pruner:Unstructured"},
+    "scorer": {
+        "magnitude": "prunekit.score:magnitude",
+        "random": "prunekit.score:random",
+        "ticket": "prunekit.score:ticket",
+    },
+    "allocation": {"everywhere": "prunekit.allocate:everywhere", "per_layer": "prunekit.allocate:per_layer"},
+    "strategy": {"iterative": "prunekit.plan:iterative", "gradual": "prunekit.plan:gradual"},
+    "schedule": {
+        "geometric": "prunekit.plan:geometric",
+        "linear": "prunekit.plan:linear",
+        "cubic": "prunekit.plan:cubic",
+        "explicit": "prunekit.plan:explicit",
+        "rate": "prunekit.plan:rate",
+    },
+}
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """Where a registered thing is: ``target`` is ``module:attribute`` (``module`` for recipes)."""
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+
+    def load(self) -> Any:
+        """Import the target.
+
+        Raises:
+            PluginError: the import failed; names the distribution and the cause.
+        """
+        module, _, attribute = self.target.partition(":")
+        try:
+            loaded = importlib.import_module(module)
+            return getattr(loaded, attribute) if attribute else loaded
+        except Exception as cause:
+            raise PluginError(
+                f"{self.kind} {self.name!r} of {self.distribution} could not be imported from {self.target}: "
+                f"{type(cause).__name__}: {cause}. Mend or uninstall that package."
+            ) from cause
+
+
+@final
+@dataclass(frozen=True)
+class Registry:
+    """An immutable table of entries by (kind, name); adding returns a new one, so a failed add changes nothing.
+
+    Example:
+        >>> registry = Registry().add(Entry("scorer", "mine", "math:fabs", "example"))
+        >>> registry.get("scorer", "mine")(-2)
+        2.0
+    """
+
+    entries: Mapping[tuple[str, str], Entry] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def discover(cls, plugins: Iterable[EntryPoint] | None = None) -> Registry:
+        """Return the built-in entries and those of installed packages (entry-point groups ``prunekit.<kind>``).
+
+        Raises:
+            PluginError: two packages register one name.
+        """
+        registry = cls()
+        for kind, names in BUILT_IN.items():
+            for name, target in names.items():
+                registry = registry.add(Entry(kind, name, target, "prunekit"))
+        for kind in KINDS:
+            found = entry_points(group=f"prunekit.{kind}") if plugins is None else plugins
+            for point in found:
+                if point.group == f"prunekit.{kind}":
+                    origin = point.dist.name if point.dist else "an installed package"
+                    registry = registry.add(Entry(kind, point.name, point.value, origin))
+        return registry
+
+    def add(self, entry: Entry) -> Registry:
+        """Return a registry with one more entry.
+
+        Raises:
+            PluginError: unknown kind, or the name is taken by another entry.
+        """
+        if entry.kind not in KINDS:
+            raise PluginError(
+                f"{entry.distribution} registers the unknown kind {entry.kind!r}: {nearest(entry.kind, KINDS)}"
+            )
+        taken = self.entries.get((entry.kind, entry.name))
+        if taken is not None and taken != entry:
+            raise PluginError(
+                f"two packages register the {entry.kind} {entry.name!r}: {taken.distribution} ({taken.target}) and "
+                f"{entry.distribution} ({entry.target}). Uninstall or rename one of them."
+            )
+        return Registry(MappingProxyType({**self.entries, (entry.kind, entry.name): entry}))
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Return the names registered for a kind, sorted."""
+        return tuple(sorted(name for of_kind, name in self.entries if of_kind == kind))
+
+    def find(self, kind: str, name: str) -> Entry:
+        """Return the entry; ``python:module:attribute`` names one's own code, registered nowhere.
+
+        Raises:
+            RecipeError: there is none; suggests the nearest name.
+        """
+        if name.startswith("python:"):
+            return Entry(kind, name, name.removeprefix("python:"), "your own code")
+        entry = self.entries.get((kind, name))
+        if entry is None:
+            raise RecipeError(f"there is no {kind} {name!r}: {nearest(name, self.names(kind))}")
+        return entry
+
+    def get(self, kind: str, name: str) -> Any:
+        """Return the thing itself, imported now; raises as `find` and `Entry.load` do."""
+        return self.find(kind, name).load()

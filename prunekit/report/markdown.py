@@ -1,0 +1,130 @@
+"""The report for people: one Markdown page."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunekit.report.plots import CAPTIONS
+from prunekit.report.results import StageResult, parse, unfinished
+from prunekit.report.table import Table, against, costs, dense, digits, labels, metrics, quality, si
+from prunekit.store import read_recipe_file
+
+ENVIRONMENT = ("prunekit", "torch", "python", "platform", "device", "cpu", "threads", "processes", "data")
+
+
+def page(run: Path, results: Sequence[StageResult], pictures: Sequence[str], disk_bytes: int) -> str:
+    """Return the report of the finished stages of a run; ``pictures`` are the file names beside it."""
+    name = run.resolve().name
+    parts = [f"# {name}", _what(run, name), "## What it costs", _layout(costs(results))]
+    for metric in metrics(results):
+        parts += [f"## Quality: {metric}", _layout(quality(results, metric)), _against_dense(results, metric)]
+    parts += [f"![{picture}]({picture})\n\n{CAPTIONS[picture]}" for picture in pictures]
+    parts += ["## What to know", _findings(results), "## Time and disk", _time(results, disk_bytes)]
+    parts += ["## Environment", _environment(run), "## Recipe", f"```yaml\n{_recipe(run)}\n```"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(run: Path, name: str) -> str:
+    recipe = read_recipe_file(run / "recipe.yaml")
+    lines = [recipe.description] if recipe.description else []
+    lines.append(
+        f"Task `{recipe.task.name}`, pruner `{recipe.prune.name}`, strategy `{recipe.strategy.name}`, "
+        f"seed {recipe.seed}, {recipe.precision}. The same again:"
+        f"\n\n```\nprunekit run {name}/recipe.yaml --out {name}-again\n```"
+    )
+    if missing := unfinished(run):
+        lines.append(
+            f"**Unfinished:** still to be done: {', '.join(missing)}. The command that started the run continues it."
+        )
+    return "\n\n".join(lines)
+
+
+def _layout(table: Table) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    ruler = ["---", *["---:"] * (len(table.header) - 1)]
+    return "\n".join([line(table.header), line(ruler), *map(line, table.rows)])
+
+
+def _against_dense(results: Sequence[StageResult], metric: str) -> str:
+    """The differences to the dense stage, item by item, and the protocols that the numbers were made by."""
+    protocols = dict.fromkeys(mean.protocol for result in results for mean in result.means(metric))
+    higher = next(mean.higher_is_better for result in results for mean in result.means(metric))
+    text = (
+        f"{'Higher' if higher else 'Lower'} is better. Means over items; in brackets the difference to the input. "
+        f"Protocol: {'; '.join(protocols)}."
+    )
+    reference, named = dense(results), labels(results, metric)
+    others = [result for result in results if result is not reference]
+    if reference is None or not others:
+        return text
+    counts = {(mean.task, mean.dataset): mean.n for mean in reference.means(metric)}
+    places = digits(mean.value for mean in reference.means(metric))
+    rows = []
+    for result in others:
+        gaps = against(result, reference, metric)
+        cells = (gaps.get(group, (math.nan, math.nan)) for group in counts)
+        texts = (f"{mean:+.{places}f} ± {half:.{places}f}".replace(" ± nan", "") for mean, half in cells)
+        rows.append((result.name, *texts))
+    header = ("against dense", *(f"{named[group]} (n = {n})" for group, n in counts.items()))
+    return (
+        f"{text}\n\n{_layout(Table(header, tuple(rows)))}\n\nDifferences to the dense stage {reference.name}, "
+        "item by item: mean ± 1.96 standard errors, a 95 % interval where the items are many."
+    )
+
+
+def _findings(results: Sequence[StageResult]) -> str:
+    last = results[-1]
+    unused = next((result.unused for result in results if result.unused is not None), ())
+    lines = [
+        f"Never used in training (no gradient ever), yet counted in 'all': {_names(unused)}.",
+        *(f"Emptied in {result.name} (nothing is left of them): {_names(result.emptied)}." for result in results),
+        *costs(results).notes,
+    ]
+    if last.kept is not None and last.remaining is not None:
+        lines.append(
+            f"In {last.name}, four different things: {last.kept:,} of {last.prunable:,} prunable parameters are kept "
+            f"and {last.remaining:,} of all {last.total:,}; {last.bytes:,} bytes on disk; {si(last.macs_kept)} of "
+            f"{si(last.macs_dense)} MACs; {last.latency_ms:.1f} ms."
+        )
+    return "\n".join(f"* {line}" for line in lines if not (line.startswith("Emptied") and line.endswith("none.")))
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def _time(results: Sequence[StageResult], disk_bytes: int) -> str:
+    rows = [(result.name, f"{result.seconds:.1f} s", f"{result.peak_mib:.0f} MiB") for result in results]
+    rows.append(("all", f"{sum(result.seconds for result in results):.1f} s", ""))
+    table = _layout(Table(("stage", "wall time", "memory, most so far"), tuple(rows)))
+    return f"{table}\n\nThe run takes {si(disk_bytes, 'B')} of disk, this report left out."
+
+
+def _environment(run: Path) -> str:
+    def lines(held: Any) -> str:
+        return "\n".join(f"* {key}: {held[key]}" for key in ENVIRONMENT if key in held)
+
+    return parse(run / "env.json", lines)
+
+
+def _recipe(run: Path) -> str:
+    return (run / "recipe.yaml").read_text(encoding="utf-8").strip()
+
+
+def disk_use(run: Path, *besides: Path) -> int:
+    """Return the bytes that a run takes, leaving out some folders; files that vanish meanwhile count nothing."""
+    left_out, total = {path.resolve() for path in besides}, 0
+    for folder, below, files in os.walk(run):
+        below[:] = [name for name in below if (Path(folder) / name).resolve() not in left_out]
+        for name in files:
+            try:
+                total += (Path(folder) / name).stat().st_size
+            except FileNotFoundError:
+                continue
+    return total

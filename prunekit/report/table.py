@@ -1,0 +1,127 @@
+"""Finished stages as tables of text, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from prunekit.report.results import StageResult
+
+Group = tuple[str, str]  # task, dataset: what a mean is taken over
+NOTES = (
+    "'Kept of prunable' and 'kept of all' have two denominators: what no cut may touch counts in the second only.",
+    "The weights file stores the zeros too, so its size does not fall with the density.",
+    "MACs are multiply-adds of one forward pass of the task's example input; 'MACs kept' are those with a kept weight.",
+    "Latency is a median in eager PyTorch on that input; masks do not make it shorter.",
+)
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """Texts to be laid out: a header, rows of as many cells, and what a reader must know."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def metrics(results: Iterable[StageResult]) -> tuple[str, ...]:
+    """Return the names of the metrics; the first is the headline."""
+    return tuple(dict.fromkeys(measure.metric for result in results for measure in result.measures))
+
+
+def labels(results: Iterable[StageResult], metric: str) -> dict[Group, str]:
+    """Return (task, dataset) with this metric -> the task's name, followed by the data set's where it has several."""
+    found = [measure for result in results for measure in result.measures if measure.metric == metric]
+    groups = list(dict.fromkeys((measure.task, measure.dataset) for measure in found))
+    tasks = [task for task, _ in groups]
+    return {(task, data): f"{task} ({data})" if tasks.count(task) > 1 else task for task, data in groups}
+
+
+def dense(results: Sequence[StageResult]) -> StageResult | None:
+    """Return the first stage of which nothing was cut."""
+    return next((result for result in results if result.density == 1), None)
+
+
+def against(result: StageResult, reference: StageResult | None, metric: str) -> dict[Group, tuple[float, float]]:
+    """Return (task, dataset) -> mean over items of the difference to ``reference``, and half its 95 % interval.
+
+    The interval is 1.96 standard errors of the paired differences, nan where fewer than two items are finite.
+    """
+    values = {
+        (m.task, m.dataset, m.item): m.value for m in (reference.measures if reference else ()) if m.metric == metric
+    }
+    groups: dict[Group, list[float]] = {}
+    for m in result.measures:
+        if m.metric == metric and (key := (m.task, m.dataset, m.item)) in values:
+            groups.setdefault(key[:2], []).append(m.value - values[key])
+    return {group: (statistics.fmean(differences), _half(differences)) for group, differences in groups.items()}
+
+
+def costs(results: Sequence[StageResult]) -> Table:
+    """Return what each stage keeps and costs."""
+    first = results[0]
+    prunable = "" if first.prunable is None else f" ({first.prunable:,})"
+    columns = ("stage", "steps", f"kept of prunable{prunable}", f"kept of all ({first.total:,})", "weights file")
+    rows = [
+        (
+            result.name,
+            f"{result.steps:,}",
+            _share(result.kept, result.prunable),
+            _share(result.remaining, result.total),
+            si(result.bytes, "B"),
+            si(result.macs_dense),
+            si(result.macs_kept),
+            f"{result.latency_ms:.1f} ms",
+        )
+        for result in results
+    ]
+    return Table((*columns, "MACs dense", "MACs kept", "latency, eager"), tuple(rows), NOTES)
+
+
+def quality(results: Sequence[StageResult], metric: str) -> Table:
+    """Return one metric of the input (first row) and of every stage, per task; in brackets the difference to it."""
+    named = labels(results, metric)
+    rows: dict[str, list[str]] = {"input": [], **{result.name: [] for result in results}}
+    for group in named:
+        found = {r.name: next((m for m in r.means(metric) if (m.task, m.dataset) == group), None) for r in results}
+        base = next((mean.baseline for mean in found.values() if mean), None)
+        places = digits([base, *(mean.value for mean in found.values() if mean)])
+        rows["input"].append("-" if base is None else f"{base:.{places}f}")
+        for name, mean in found.items():
+            gain = "" if base is None or mean is None else f" ({mean.value - base:+.{places}f})"
+            rows[name].append("-" if mean is None else f"{mean.value:.{places}f}{gain}")
+    header = ("stage", *(f"{label} {metric}" for label in named.values()))
+    return Table(header, tuple((name, *cells) for name, cells in rows.items()))
+
+
+def digits(values: Iterable[float | None]) -> int:
+    """Return how many decimals show four significant digits or so: 2 for decibels, 4 for shares."""
+    return (
+        2 if max((abs(value) for value in values if value is not None and math.isfinite(value)), default=0) >= 10 else 4
+    )
+
+
+def si(count: float, unit: str = "") -> str:
+    """Write a count with a prefix.
+
+    Example:
+        >>> si(43_100_000_000), si(1234, "B")
+        ('43.1 G', '1.234 kB')
+    """
+    power = min(4, max(0, int(math.log10(max(count, 1))) // 3))
+    return f"{count / 1000**power:.4g} {('', 'k', 'M', 'G', 'T')[power]}{unit}".strip()
+
+
+def _share(part: int | None, whole: int | None) -> str:
+    return "-" if part is None or not whole else f"{part:,} ({100 * part / whole:.2f} %)"
+
+
+def _half(differences: Sequence[float]) -> float:
+    if len(differences) < 2 or not all(map(math.isfinite, differences)):
+        return math.nan
+    return 1.96 * statistics.stdev(differences) / math.sqrt(len(differences))

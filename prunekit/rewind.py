@@ -1,0 +1,128 @@
+"""Putting a model back: copies of its state, in-place restoring, and the BatchNorm statistics that a cut upsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from prunekit.errors import CheckpointError, DataError, nearest
+from prunekit.masks import Masks
+from prunekit.select import canonical, matching
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of everything in the model's ``state_dict`` that is a tensor, under canonical names.
+
+    Parameters and buffers, each tensor once: tied ones under their first name, so that safetensors can store it.
+
+    Example:
+        >>> sorted(snapshot(nn.BatchNorm1d(2)))
+        ['bias', 'num_batches_tracked', 'running_mean', 'running_var', 'weight']
+    """
+    return {name: tensor.detach().clone() for name, tensor in _state(model).items()}
+
+
+def restore(
+    model: nn.Module, snapshot: Mapping[str, Tensor], masks: Masks | None = None, *, keep: Sequence[str] = ()
+) -> None:
+    """Copy a snapshot back into the model in place, bit for bit, then apply the masks.
+
+    Args:
+        model: bare or wrapped, on any device; its parameters stay the same objects.
+        snapshot: what ``snapshot`` returned for this model, or a file of it.
+        masks: applied last, so that the survivors are rewound and the rest is zero.
+        keep: globs of parameters and buffers that stay as they are now (a partial rewind).
+
+    Raises:
+        CheckpointError: names or shapes differ from the model's; nothing has been written then.
+        SelectionError: a pattern of ``keep`` matches nothing.
+        MaskError: the masks do not fit the model.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> start = snapshot(model)
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> restore(model, start)
+        >>> bool(torch.equal(model.weight, start["weight"]))
+        True
+    """
+    state = _state(model)
+    for name in state.keys() ^ snapshot.keys():
+        lacking, other = ("snapshot", snapshot) if name in state else ("model", state)
+        raise CheckpointError(f"the {lacking} lacks {name!r}; {nearest(name, other)}")
+    for name, tensor in state.items():
+        if tensor.shape != snapshot[name].shape:
+            theirs, ours = tuple(snapshot[name].shape), tuple(tensor.shape)
+            raise CheckpointError(f"{name!r} has shape {theirs} in the snapshot and {ours} in the model.")
+    kept = {name for pattern in keep for name in matching(pattern, state, "keep")}
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if name not in kept:
+                tensor.copy_(snapshot[name])
+    if masks is not None:
+        masks.apply_(model)
+
+
+def recalibrate(model: nn.Module, inputs: Iterable[object]) -> bool:
+    """Re-estimate every BatchNorm's running statistics as the plain average over one forward pass per input.
+
+    A cut or a rewind leaves them belonging to other weights. Only BatchNorm is in training mode meanwhile, so dropout
+    is off; modes and momenta come back; no gradient is taken. A model without such statistics is left alone.
+
+    Args:
+        model: called as ``model(x)``.
+        inputs: batches of network inputs, e.g. ``calibration.inputs()``; on the model's device.
+
+    Returns:
+        Whether the model has any BatchNorm with running statistics.
+
+    Raises:
+        DataError: there was no input; the statistics are as they were.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(1)
+        >>> recalibrate(norm, [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])])
+        True
+        >>> norm.running_mean
+        tensor([4.])
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        return False
+    batches = iter(inputs)
+    for first in batches:
+        _average(model, norms, chain([first], batches))
+        return True
+    raise DataError("recalibrate() was given no input: pass at least one batch.")
+
+
+def _average(model: nn.Module, norms: list[nn.modules.batchnorm._BatchNorm], inputs: Iterable[object]) -> None:
+    modes = [(module, module.training) for module in model.modules()]
+    momenta = [(norm, norm.momentum) for norm in norms]
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.training, norm.momentum = True, None  # without momentum, torch keeps the cumulative average
+        with torch.no_grad():
+            for batch in inputs:
+                model(batch)
+    finally:
+        for norm, momentum in momenta:
+            norm.momentum = momentum
+        for module, mode in modes:
+            module.training = mode
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Return canonical name -> the live tensor, each tensor once."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[canonical(name)] = tensor
+    return found

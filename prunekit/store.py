@@ -1,0 +1,169 @@
+"""The run directory, the only thing that is written: one process at a time, and what is in it is the progress."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+
+from prunekit.errors import RunError
+from prunekit.files import read_json, refused, sync, write_json, write_text
+from prunekit.plan import Plan, Stage
+from prunekit.recipe import Recipe
+
+LAST = "last.safetensors"
+DONE = "done"
+
+
+@final
+class Run:
+    """A run directory, open for writing by this process alone.
+
+    Layout: ``recipe.yaml env.json plan.json step-K.safetensors``, and for each stage a folder with
+    ``last.safetensors log.jsonl`` while it trains and ``done/`` when it is complete.
+    """
+
+    def __init__(self, path: Path, *, writer: bool = True) -> None:
+        self.path = path
+        self.writer = writer
+        self._lock: int | None = None
+
+    def open(self, recipe: Recipe, environment: Mapping[str, Any], plan: Any) -> None:
+        """Create the directory, or check that it holds the same recipe and plan.
+
+        Raises:
+            RunError: another process writes here, the directory is something else's, or the recipe differs.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file, not a run directory; choose another --out.")
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "recipe.yaml").exists():
+            ours = ("env.json", "plan.json", "lock")  # of a run killed while it was being created
+            strangers = [file.name for file in self.path.iterdir() if file.name not in ours and file.name[0] != "."]
+            if strangers:
+                raise RunError(
+                    f"{self.path} holds {strangers[0]!r} and no recipe.yaml: not a run; choose another --out."
+                )
+        self._acquire()
+        held = self.path / "recipe.yaml"
+        if held.exists():
+            check_same(read_recipe_file(held), recipe, self.path)
+            return
+        write_json(self.path / "env.json", dict(environment))
+        write_json(self.path / "plan.json", plan)
+        write_text(held, yaml.safe_dump(recipe.model_dump(), sort_keys=False))
+
+    def _acquire(self) -> None:
+        # A POSIX record lock dies with this process even when a loader worker it forked lives on; flock would not.
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as cause:
+            raise RunError(f"{self.path} cannot be written: {cause}; choose another --out.") from cause
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as cause:
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(
+                f"another process is writing to {self.path}; wait for it, or choose another --out."
+            ) from cause
+
+    def close(self) -> None:
+        """Let another process write here."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def folder(self, stage: Stage) -> Path:
+        """Return the stage's folder."""
+        return self.path / stage.name
+
+    def done(self, stage: Stage) -> Path | None:
+        """Return the folder of the stage's results, or None while it is not complete."""
+        path = self.folder(stage) / DONE
+        return path if path.is_dir() else None
+
+    def snapshot(self, step: int) -> Path:
+        """Return where the dense run's weights at ``step`` are kept."""
+        return self.path / f"step-{step}.safetensors"
+
+    def finish(self, stage: Stage, fill: Callable[[Path], None]) -> Path:
+        """Let ``fill`` write the stage's results, publish them in one step, and drop its training checkpoint."""
+        folder = self.folder(stage)
+        temporary = folder / ".done.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir(parents=True)
+            fill(temporary)
+            sync(temporary)
+            temporary.rename(folder / DONE)
+            sync(folder)
+        except OSError as cause:
+            raise refused(folder / DONE, cause) from cause
+        (folder / LAST).unlink(missing_ok=True)
+        return folder / DONE
+
+    def bytes(self) -> int:
+        """Return the bytes that the directory takes."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def read_recipe_file(path: Path) -> Recipe:
+    """Read a run's recipe; raises RunError when it is damaged."""
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as cause:
+        raise RunError(f"{path} is missing or damaged: is {path.parent} a run directory?") from cause
+
+
+def check_same(held: Recipe, asked: Recipe, path: Path) -> None:
+    """Refuse a run directory of another recipe, naming the keys that differ."""
+    before, after = _flat(held.model_dump()), _flat(asked.model_dump())
+    changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key) and key != "description"]
+    if changed:
+        lines = "; ".join(f"{key}: {before.get(key)!r} there, {after.get(key)!r} now" for key in changed[:5])
+        raise RunError(
+            f"{path} holds a run of another recipe ({lines}). Choose another --out, or --fresh to put it aside."
+        )
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {path + key: value}
+    return flat
+
+
+def stored_plan(plan: Plan) -> list[dict[str, Any]]:
+    """Return the plan as JSON can hold it, for ``plan.json``."""
+    return [
+        {
+            "name": stage.name,
+            "weights": stage.start.weights,
+            "clock": stage.start.clock,
+            "keep": list(stage.start.keep),
+            "end": stage.end,
+            "prune_at": [[step, type(amount).__name__, amount.value] for step, amount in stage.prune_at],
+        }
+        for stage in plan
+    ]
+
+
+def done_stages(path: Path) -> dict[str, Path]:
+    """Return stage name -> folder of its results, in the plan's order, for the stages of a run that are complete.
+
+    Raises:
+        RunError: not a run directory, or no stage of it is complete.
+    """
+    names = [stage["name"] for stage in read_json(path / "plan.json")] if (path / "recipe.yaml").exists() else None
+    if names is None:
+        raise RunError(f"{path} is not a run directory: it has no recipe.yaml.")
+    found = {name: path / name / DONE for name in names if (path / name / DONE).is_dir()}
+    if not found:
+        raise RunError(f"no stage of {path} is complete yet; run its recipe on.")
+    return found

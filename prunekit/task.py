@@ -1,0 +1,88 @@
+"""What a plugin writes: one training problem, as the few questions the training loop asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+@final
+@dataclass(frozen=True)
+class Measure:
+    """One number of one item, from which intervals and tables are made.
+
+    Args:
+        task: what was asked of the network, e.g. ``"denoise_25"``.
+        dataset: name of the set the item belongs to.
+        item: name of the item within the set.
+        metric: e.g. ``"psnr"``.
+        value: the metric of the network's output.
+        protocol: exactly how it was computed; travels with every number.
+        higher_is_better: which way is up.
+        baseline: the same metric of the untreated input, where that makes sense.
+    """
+
+    task: str
+    dataset: str
+    item: str
+    metric: str
+    value: float
+    protocol: str
+    higher_is_better: bool = True
+    baseline: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Sample:
+    """Pictures of one item for the report: name -> uint8 tensor of shape (height, width, 3).
+
+    ``images`` holds ``"input"`` and ``"output"``, and ``"target"`` where there is one, all of one size.
+    """
+
+    task: str
+    item: str
+    images: Mapping[str, Tensor]
+
+
+class Task(Protocol):
+    """One training problem. Everything here is deterministic: the same arguments give the same bits.
+
+    A factory registered under the entry-point group ``prunekit.task`` builds it: a function of keyword options, one of
+    which is ``seed: int``.
+    """
+
+    @property
+    def steps(self) -> int:
+        """Length of one full training, in optimiser steps."""
+
+    def model(self) -> nn.Module:
+        """Build a fresh network on the CPU; the caller has seeded torch."""
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """Build a new optimiser over ``model``'s parameters, at the base learning rates."""
+
+    def lr(self, clock: int) -> float:
+        """Return the factor on each parameter group's base rate at step ``clock``; pure."""
+
+    def batches(self, clock: int) -> Iterator[Any]:
+        """Yield this process's share of the batches from step ``clock`` on (see ``prunekit.data``)."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Run one forward pass and return the mean loss of the batch, a scalar ready for ``backward``."""
+
+    def evaluate(self, model: nn.Module) -> Sequence[Measure]:
+        """Measure this process's share of the test items; the model is in eval mode, gradients are off."""
+
+    def example(self) -> Any:
+        """Return one network input (a tensor with a batch axis), for MACs and latency."""
+
+    def samples(self, model: nn.Module) -> Sequence[Sample]:
+        """Return pictures for the report; may be empty. The model is in eval mode, gradients are off."""
+
+    def fingerprint(self) -> str:
+        """Return a short text that changes when the data does; a run refuses to resume on other data."""

@@ -1,0 +1,166 @@
+"""Laws that every scorer, allocation and plugin must pass, as plain functions that raise ``AssertionError``."""
+
+from __future__ import annotations
+
+import random as python_random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from prunekit.allocate import Allocation, everywhere
+from prunekit.masks import Masks
+from prunekit.plan import Amount, Density, Rate
+from prunekit.pruner import Unstructured
+from prunekit.rewind import snapshot
+from prunekit.score import Scorer, Scores
+
+AMOUNTS: tuple[Amount, ...] = (Density(1.0), Density(0.5), Density(0.03), Rate(0.2), Rate(0.9), Rate(0.0))
+
+
+def example_model() -> nn.Sequential:
+    """Return a small seeded network with what trips scorers up: BatchNorm, dropout, groups, a frozen parameter."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1, bias=False),
+            nn.BatchNorm2d(6),
+            nn.PReLU(),
+            nn.Dropout(0.3),
+            nn.Conv2d(6, 4, 3, groups=2),
+            nn.Flatten(),
+            nn.Linear(64, 5),
+        )
+    model[2].weight.requires_grad_(False)
+    return model
+
+
+@final
+@dataclass(frozen=True)
+class ExampleData:
+    """A calibration for ``example_model``: two batches of three 6x6 images, the same at every call."""
+
+    def inputs(self) -> Iterator[Tensor]:
+        """Yield tensors of shape (3, 3, 6, 6)."""
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(2):
+            yield torch.randn(3, 3, 6, 6, generator=generator)
+
+    def losses(self, model: nn.Module) -> Iterator[Tensor]:
+        """Yield mean squared outputs."""
+        for images in self.inputs():
+            yield model(images).square().mean()
+
+
+def check_scorer(factory: Callable[[], Scorer]) -> None:
+    """Check a scorer: floating-point scores of the right shapes; deterministic; and all laws of a cut.
+
+    Example:
+        >>> from prunekit import magnitude
+        >>> check_scorer(magnitude)
+    """
+    model = example_model()
+    masks = Masks.dense(model)
+    scores = factory()(model, ExampleData())
+    for name, mask in masks.items():
+        score = scores[name]
+        assert score.is_floating_point(), f"the score of {name!r} is {score.dtype}, not floating-point"
+        assert score.shape == mask.shape, f"the score of {name!r} has shape {tuple(score.shape)}"
+        assert not score.requires_grad, f"the score of {name!r} keeps a graph alive"
+    for amount in AMOUNTS:
+        _check_cut(factory, everywhere, amount)
+
+
+def check_allocation(factory: Callable[[], Allocation]) -> None:
+    """Check an allocation: never revives; exact count in total or per tensor; ties; types; and all laws of a cut.
+
+    Example:
+        >>> from prunekit import everywhere
+        >>> check_allocation(everywhere)
+    """
+    model = example_model()
+    dense = Masks.dense(model)
+    for scores in _scores(dense):
+        for amount in AMOUNTS:
+            now = dense
+            for _ in range(3):
+                after = factory()(scores, now, amount)
+                _check_within(now, after)
+                _check_count(now, after, amount)
+                assert after == factory()(scores, now, amount), "two calls give different masks"
+                now = after
+    for amount in AMOUNTS:
+        _check_cut(_weights, factory, amount)
+
+
+def _check_cut(scorer: Callable[[], Scorer], allocation: Callable[[], Allocation], amount: Amount) -> None:
+    """Check that a cut only reads the model, repeats exactly, cuts the prunable only, and survives saving."""
+    model = example_model().train()
+    model[3].eval()
+    model(next(ExampleData().inputs())).sum().backward()
+    pruner = Unstructured(scorer(), allocation())
+    start = pruner.start(model)
+    before, weights = _everything(model), snapshot(model)
+    after = pruner.cut(model, start, amount, ExampleData())
+    assert _same(before, _everything(model)), "the cut changed weights, buffers, gradients, modes or random state"
+    assert after == Unstructured(scorer(), allocation()).cut(model, start, amount, ExampleData()), "no two cuts agree"
+    assert pruner.load(after.state_dict()) == after, "saving and loading changes the masks"
+    _check_within(start, after)
+    after.apply_(model)
+    for name, tensor in snapshot(model).items():
+        expected = weights[name] * after[name] if name in after else weights[name]
+        assert tensor.dtype == expected.dtype, f"{name!r} changed its type"
+        assert torch.equal(tensor, expected), f"{name!r} is not what the masks leave of it"
+
+
+def _check_within(now: Masks, after: Masks) -> None:
+    assert list(after) == list(now), "the masks' names or their order changed"
+    for name, mask in after.items():
+        assert mask.dtype == torch.bool and mask.shape == now[name].shape, f"mask {name!r} has another type or shape"
+        assert not (mask & ~now[name]).any(), f"{name!r} has weights that came back"
+
+
+def _check_count(now: Masks, after: Masks, amount: Amount) -> None:
+    """Allow the amount to be met in total, or by every tensor."""
+    each = all(
+        kept == amount.keep(had, size)
+        for (kept, size), (had, _) in zip(after.per_tensor().values(), now.per_tensor().values(), strict=True)
+    )
+    asked = amount.keep(now.kept, now.prunable)
+    assert each or after.kept == asked, f"{amount}: {after.kept} kept of {now.kept}, asked {asked}"
+
+
+def _scores(masks: Masks) -> Iterator[Scores]:
+    """Yield scores of every kind: distinct, signed, all equal, few values, infinite, and each type."""
+    generator = torch.Generator().manual_seed(2)
+    normal = {name: torch.randn(mask.shape, generator=generator) for name, mask in masks.items()}
+    yield normal
+    yield {name: torch.zeros(mask.shape) for name, mask in masks.items()}
+    yield {name: score.round() for name, score in normal.items()}
+    yield {name: (score / 0).nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf) for name, score in normal.items()}
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        yield {name: score.to(dtype) for name, score in normal.items()}
+
+
+def _weights() -> Scorer:
+    return lambda model, data: {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _everything(model: nn.Module) -> dict[str, object]:
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {
+        **{f"state/{name}": tensor for name, tensor in snapshot(model).items()},
+        **{f"grad/{name}": None if grad is None else grad.clone() for name, grad in gradients.items()},
+        "modes": [module.training for module in model.modules()],
+        "torch": torch.get_rng_state(),
+        "python": python_random.getstate(),
+    }
+
+
+def _same(one: dict[str, object], other: dict[str, object]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(value, theirs) if isinstance(value, Tensor) and isinstance(theirs, Tensor) else value == theirs
+        for value, theirs in ((value, other[key]) for key, value in one.items())
+    )

@@ -1,0 +1,263 @@
+"""The one training loop: step, cut, save, stop. Devices, precision and DDP are accelerate's."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from prunekit.data import generator
+from prunekit.errors import Failed, Interrupted
+from prunekit.files import read_tree, write_tensors, write_tree
+from prunekit.masks import Masks, hold
+from prunekit.plan import Amount, Stage
+from prunekit.pruner import Cut
+from prunekit.rewind import restore, snapshot
+from prunekit.store import LAST
+from prunekit.task import Task
+from prunekit.trainlog import TrainLog
+
+SAVE_EVERY_S = 5.0
+SAVE_SHARE = 0.03  # of the time, at most, goes into checkpoints
+
+
+class Watch(Protocol):
+    """What a run tells whoever looks on; the command line draws it."""
+
+    def stage(self, stage: Stage, density: float, clock: int) -> None:
+        """A stage starts, or goes on from step ``clock``; density = kept / prunable."""
+
+    def step(self, stage: Stage, clock: int, loss: float, images: int) -> None:
+        """Step ``clock`` is done; ``images`` is this process's share of the batch."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+    def done(self, stage: Stage, folder: Path) -> None:
+        """A stage is complete; its results are in ``folder``."""
+
+
+@final
+@dataclass(frozen=True)
+class Loop:
+    """Everything one stage's training needs besides its weights.
+
+    Args:
+        task, stage: what is trained, from where to where.
+        accelerator: device, autocast, DDP.
+        folder: where the checkpoint and the log go.
+        seed: with stage and step, the key of all randomness in the network.
+        decide: makes a cut of the model at a step, the same one on every process.
+        watch: told of every step.
+        stop: asked after every step whether the user wants to stop.
+        snapshots: step -> file for the weights that later stages rewind to.
+    """
+
+    task: Task
+    stage: Stage
+    accelerator: Accelerator
+    folder: Path
+    seed: int
+    decide: Callable[[nn.Module, Cut, Amount], Cut]
+    watch: Watch
+    stop: Callable[[], bool]
+    snapshots: Mapping[int, Path]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The stage's training checkpoint."""
+        return self.folder / LAST
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self.accelerator.is_main_process)
+
+
+def reseed(accelerator: Accelerator, *key: int | str) -> None:
+    """Seed every generator from a key and the rank, so that random state never has to be saved."""
+    set_seed(int(generator(*key, accelerator.process_index).integers(2**32)))
+
+
+def train(
+    loop: Loop, model: nn.Module, cut: Cut, load: Callable[[Mapping[str, Any]], Cut]
+) -> tuple[Cut, list[str] | None]:
+    """Train one stage in place, from its checkpoint if there is one.
+
+    Args:
+        model: at the stage's rewind point, cut; left at the trained weights.
+        cut: the cut that ``model`` obeys.
+        load: rebuilds a cut from its ``state_dict``.
+
+    Returns:
+        The cut obeyed at the end, and the names of parameters that never had a gradient (None without a step).
+
+    Raises:
+        Failed: the loss is not finite, or the disk is full; the last good checkpoint stays.
+        Interrupted: ``loop.stop`` said so; the checkpoint is at that step.
+    """
+    state = _State(loop, model, cut)
+    with closing(state.log):
+        clock = state.resume(load)
+        loop.accelerator.wait_for_everyone()
+        live = _prepare(loop, model, clock)
+        loop.watch.stage(loop.stage, state.cut.density, clock)
+        batches = loop.task.batches(clock)
+        try:
+            state.run(live, batches, clock)
+        finally:
+            getattr(batches, "close", lambda: None)()  # ends loader workers
+    loop.accelerator.free_memory()
+    return state.cut, None if state.unused is None else sorted(state.unused)
+
+
+def held(model: nn.Module, cut: Cut) -> AbstractContextManager[object]:
+    """Hold masks; a structured cut has nothing that could come back."""
+    return hold(model, cut) if isinstance(cut, Masks) else nullcontext()
+
+
+@final
+class _State:
+    """What changes while a stage trains, and how it is saved."""
+
+    def __init__(self, loop: Loop, model: nn.Module, cut: Cut) -> None:
+        self.loop, self.model, self.cut = loop, model, cut
+        self.optimizer = loop.task.optimizer(model)
+        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.log = TrainLog(loop.folder / "log.jsonl", steps=loop.stage.end - loop.stage.start.clock)
+        self.unused: set[str] | None = None
+        self.saved_clock = -1
+        self.next_save_s = time.monotonic() + SAVE_EVERY_S
+
+    def resume(self, load: Callable[[Mapping[str, Any]], Cut]) -> int:
+        """Take up the checkpoint if there is one; return the step to go on from."""
+        clock = self.loop.stage.start.clock
+        if self.loop.checkpoint.exists():
+            saved = read_tree(self.loop.checkpoint)
+            restore(self.model, saved["model"])
+            self.cut = load(saved["cut"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.unused = None if saved["unused"] is None else set(saved["unused"])
+            self.saved_clock = clock = int(saved["clock"])
+        if self.loop.writes:
+            self.log.cut_back(clock)
+        return clock
+
+    def run(self, live: nn.Module, batches: Iterator[Any], clock: int) -> None:
+        """Train from step ``clock`` to the stage's end, cutting, saving and taking snapshots where the plan says so."""
+        loop, model = self.loop, self.model
+        cuts = dict(loop.stage.prune_at)
+        while True:
+            if clock in loop.snapshots and loop.writes and not loop.snapshots[clock].exists():
+                write_tensors(loop.snapshots[clock], snapshot(model))
+            if clock > loop.stage.start.clock and (clock in cuts or clock == loop.stage.end):
+                self.save(clock)  # before the cut: a replay repeats it
+            if clock == loop.stage.end:
+                return
+            if clock in cuts:
+                self.cut = loop.decide(model, self.cut, cuts[clock])
+            pauses = [step for step in (*cuts, *loop.snapshots, loop.stage.end) if step > clock]
+            with held(model, self.cut):
+                clock = self.advance(live, batches, clock, min(pauses))
+
+    def save(self, clock: int) -> None:
+        """Write the checkpoint, unless this step's is there already; only one process writes."""
+        if not self.loop.writes or clock == self.saved_clock:
+            return
+        began_s = time.monotonic()
+        for name, weight in self.model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise Failed(
+                    f"{name} is no longer finite in stage {self.loop.stage.name} at step {clock}; the last good "
+                    f"checkpoint, of step {max(self.saved_clock, self.loop.stage.start.clock)}, is kept. A lower "
+                    "learning rate usually helps."
+                )
+        self.log.sync()
+        tree = {
+            "clock": clock,
+            "model": snapshot(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "cut": dict(self.cut.state_dict()),
+            "unused": None if self.unused is None else sorted(self.unused),
+        }
+        write_tree(self.loop.checkpoint, tree)
+        self.saved_clock = clock
+        now_s = time.monotonic()
+        self.next_save_s = now_s + max(SAVE_EVERY_S, (now_s - began_s) / SAVE_SHARE)
+
+    def advance(self, live: nn.Module, batches: Iterator[Any], clock: int, until: int) -> int:
+        """Train to step ``until``."""
+        while clock < until:
+            loss, images = self.step(live, next(batches), clock)
+            if self.loop.writes:
+                self.log.write(clock, loss, self.loop.task.lr(clock))
+            self.loop.watch.step(self.loop.stage, clock, loss, images)
+            clock += 1
+            if self.loop.stop():
+                if self.loop.accelerator.num_processes == 1:
+                    self.save(clock)
+                raise Interrupted(f"stopped in stage {self.loop.stage.name} after step {self.saved_clock} was saved.")
+            if time.monotonic() >= self.next_save_s and clock < until:
+                self.save(clock)
+        return clock
+
+    def step(self, live: nn.Module, batch: Any, clock: int) -> tuple[float, int]:
+        """Take one optimiser step; return the loss and the number of images."""
+        accelerator, task = self.loop.accelerator, self.loop.task
+        reseed(accelerator, self.loop.seed, self.loop.stage.name, clock)
+        factor = task.lr(clock)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        batch = to_device(batch, accelerator.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = task.loss(live, batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise Failed(
+                f"the loss became {value} in stage {self.loop.stage.name} at step {clock} (learning rate "
+                f"{self.optimizer.param_groups[0]['lr']:.3g}); the last good checkpoint, of step "
+                f"{max(self.saved_clock, self.loop.stage.start.clock)}, is kept. A lower learning rate or a longer "
+                "warm-up usually helps; look at the data, too."
+            )
+        accelerator.backward(loss)
+        self._note_unused()
+        self.optimizer.step()
+        leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim]
+        return value, len(leaves[0]) if leaves else 1
+
+    def _note_unused(self) -> None:
+        if self.unused == set():
+            return
+        without = {
+            name for name, weight in self.model.named_parameters() if weight.requires_grad and weight.grad is None
+        }
+        self.unused = without if self.unused is None else self.unused & without
+
+
+def _prepare(loop: Loop, model: nn.Module, clock: int) -> nn.Module:
+    """Move the model to its device and, with several processes, wrap it; DDP hangs unless told of unused parameters."""
+    accelerator = loop.accelerator
+    model.to(accelerator.device)
+    if accelerator.num_processes > 1 and clock < loop.stage.end:
+        batch = to_device(next(loop.task.batches(clock)), accelerator.device)
+        loop.task.loss(model, batch).backward()
+        unused = any(weight.grad is None for weight in model.parameters() if weight.requires_grad)
+        model.zero_grad(set_to_none=True)
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
+    prepared: nn.Module = accelerator.prepare_model(model)
+    return prepared
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor of a nested batch."""
+    return tree_map(lambda x: x.to(device, non_blocking=True) if isinstance(x, Tensor) else x, batch)

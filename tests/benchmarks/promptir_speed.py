@@ -1,0 +1,103 @@
+"""Time the full PromptIR against its plain transcription: one training step, and inference.
+
+    python tests/benchmarks/promptir_speed.py [--rounds 7] [--keep-heap] [--threads 2]
+
+The two take turns, so that a busy machine slows both; the ratio is the median over the rounds. ``--keep-heap`` asks
+glibc to keep freed memory, which alone makes eager PyTorch faster: it is given to both or to neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "plugins" / "mir_l"))
+
+from promptir_plain import PlainPromptIR
+
+from prunekit_mir_l.promptir import PromptIR
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_heap() -> None:
+    """Stop glibc from mapping and unmapping every large tensor."""
+    libc = ctypes.CDLL("libc.so.6")
+    if not (libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)):
+        raise SystemExit("this C library does not let the heap be kept")
+
+
+def training(model: nn.Module) -> Callable[[], Tensor]:
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-4)
+    x_bchw, target_bchw = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.l1_loss(model(x_bchw), target_bchw)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def inference(model: nn.Module) -> Callable[[], Tensor]:
+    model.eval()
+    x_bchw = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            return model(x_bchw)
+
+    return run
+
+
+def clock(function: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def compare(name: str, plain: Callable[[], Tensor], ours: Callable[[], Tensor], rounds: int) -> float:
+    difference = (plain() - ours()).abs().max().item()  # also the warm-up
+    times = [(clock(plain)[0], clock(ours)[0]) for _ in range(rounds)]
+    ratio = statistics.median(p / o for p, o in times)
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    print(
+        f"{name:<32} plain {medians[0]:6.3f} s   ours {medians[1]:6.3f} s   ratio {ratio:5.2f}   "
+        f"largest difference {difference:.1e}",
+        flush=True,
+    )
+    return ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep-heap", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.keep_heap:
+        keep_heap()
+    torch.manual_seed(0)
+    plain, ours = PlainPromptIR(), PromptIR()
+    ours.load_state_dict(plain.state_dict())
+    print(f"{options.threads} threads, heap {'kept' if options.keep_heap else 'as it comes'}, {options.rounds} rounds")
+    compare("inference, 1 x 128 x 128", inference(plain), inference(ours), options.rounds)
+    compare("training step, 2 x 64 x 64", training(plain), training(ours), options.rounds)
+
+
+if __name__ == "__main__":
+    main()

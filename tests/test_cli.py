@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prunekit.cli import main
+from prunekit.files import read_json
+
+TESTS = Path(__file__).parent
+TOY = str(TESTS / "toy.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["prunekit", "run", TOY, "task.steps=8", "--out", str(out), "--device", "cpu"])
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert done.value.code == 0
+    return out
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["prunekit", *arguments])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return int(done.value.code or 0)
+
+
+def test_a_run_leaves_results_and_a_report(finished: Path) -> None:
+    facts = read_json(finished / "02-0.2500" / "done" / "stage.json")
+    assert (facts["kept"], facts["prunable"], facts["remaining"], facts["total"]) == (36, 144, 87, 195)
+    assert (finished / "report" / "report.md").exists()
+    assert not list(finished.glob("*/last.safetensors"))
+    assert read_json(finished / "env.json")["threads"] == 1
+
+
+def test_plan_shows_both_denominators(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "plan", TOY) == 0
+    printed = capsys.readouterr().out
+    assert "144 prunable of 195 parameters; 51 are never cut" in printed
+    assert "36 (25.00%)" in printed
+    assert "87 (44.62%)" in printed
+
+
+def test_a_repeated_run_says_so(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "run", TOY, "task.steps=8", "--out", str(finished), "--device", "cpu") == 0
+    assert "this run is complete; nothing to do" in capsys.readouterr().out
+
+
+def test_fresh_puts_the_old_run_aside(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    arguments = ("run", TOY, "task.steps=1", "strategy.rewind=init", "--out", str(out), "--device", "cpu", "--quiet")
+    assert call(monkeypatch, *arguments) == 0
+    assert call(monkeypatch, *arguments, "--fresh") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run~1"]
+
+
+def test_another_recipe_in_the_same_directory_is_refused(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "run", TOY, "task.steps=9", "--out", str(finished), "--device", "cpu") == 2
+    assert "another recipe (task.steps: 8 there, 9 now)" in capsys.readouterr().err
+
+
+def test_another_data_set_is_refused_unless_told_to_drift(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("toy.Toy.fingerprint", lambda self: "other")
+    assert call(monkeypatch, "run", TOY, "task.steps=8", "--out", str(finished), "--device", "cpu") == 2
+    assert "data was 'toy 0', is 'other'" in capsys.readouterr().err
+    assert call(monkeypatch, "run", TOY, "task.steps=8", "--out", str(finished), "--device", "cpu", "--drift") == 0
+    assert "drifting: data" in capsys.readouterr().out
+
+
+def test_eval_measures_again(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measures = read_json(finished / "02-0.2500" / "done" / "metrics.json")
+    mean = sum(measure["value"] for measure in measures) / len(measures)
+    assert call(monkeypatch, "eval", str(finished), "--device", "cpu") == 0
+    assert f"{mean:.4g}" in capsys.readouterr().out
+    assert call(monkeypatch, "eval", str(finished), "--stage", "09", "--device", "cpu") == 2
+    assert "no finished stage '09'; finished: 00-1.0000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "mir"), "there is no recipe 'mir'"),
+        (("plan", TOY, "task.stesp=1"), "did you mean 'steps'"),
+        (("eval", "nowhere"), "is nowhere a run directory?"),
+        (("report", "nowhere"), "nowhere"),
+        (("run", TOY, "--device", "tpu"), "--device must be auto or cpu"),
+    ],
+)
+def test_mistakes_cost_two(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_cp_never_overwrites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "cp", TOY, str(tmp_path / "mine.yaml")) == 0
+    assert (tmp_path / "mine.yaml").read_text() == Path(TOY).read_text()
+    assert call(monkeypatch, "cp", TOY, str(tmp_path / "mine.yaml")) == 2
+    assert "exists already and is left as it is" in capsys.readouterr().err
+
+
+def test_show_prints_the_recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "show", TOY) == 0
+    assert capsys.readouterr().out == Path(TOY).read_text()

@@ -1,0 +1,130 @@
+"""Order, keyed randomness and batches: seekable, independent of workers, shared by ranks."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import multiprocessing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from prunekit import data
+from prunekit.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Each sample is its own key, and a random number drawn from it."""
+
+    n: int
+    broken: int = -1
+
+    def __len__(self) -> int:
+        return self.n
+
+    def sample(self, epoch: int, index: int) -> dict[str, torch.Tensor]:
+        if index == self.broken:
+            raise DataError("cat.png is truncated.")
+        noise = data.generator("noise", epoch, index).standard_normal(3)
+        return {"key": torch.tensor([epoch, index]), "noise": torch.from_numpy(noise)}
+
+
+def take(count: int, dataset: Keys, **options: Any) -> list[dict[str, torch.Tensor]]:
+    return list(itertools.islice(data.batches(dataset, **{"size": 4, "seed": 0, "clock": 0} | options), count))
+
+
+def keys(batches: list[dict[str, torch.Tensor]]) -> list[tuple[int, int]]:
+    return [tuple(key) for batch in batches for key in batch["key"].tolist()]
+
+
+def same(a: list[dict[str, torch.Tensor]], b: list[dict[str, torch.Tensor]]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in ("key", "noise")
+    )
+
+
+def test_order_is_a_permutation_of_its_seed_and_epoch() -> None:
+    assert sorted(data.order(100, seed=0, epoch=0)) == list(range(100))
+    assert data.order(100, seed=0, epoch=3) == data.order(100, seed=0, epoch=3)
+    assert data.order(100, seed=0, epoch=3) != data.order(100, seed=0, epoch=4)
+    assert data.order(100, seed=0, epoch=3) != data.order(100, seed=1, epoch=3)
+
+
+def test_order_is_the_same_on_every_machine_and_in_every_process() -> None:
+    assert data.order(8, seed=0, epoch=0) == [6, 4, 1, 7, 0, 5, 2, 3]
+
+
+def test_generator_tells_keys_apart_by_value_and_type() -> None:
+    streams = [("a", 1), ("a", "1"), ("a1",), (1, "a"), ("a", 1, 0)]
+    firsts = [data.generator(*key).integers(2**62) for key in streams]
+    assert len(set(firsts)) == len(streams)
+
+
+def test_an_epoch_visits_each_sample_at_most_once_and_drops_the_last_incomplete_batch() -> None:
+    seen = keys(take(4, Keys(10)))
+    assert [epoch for epoch, _ in seen] == [0] * 8 + [1] * 8
+    assert len(set(seen)) == 16
+
+
+@pytest.mark.parametrize("clock", [1, 2, 3, 7])
+def test_starting_at_a_step_equals_having_come_there(clock: int) -> None:
+    assert same(take(9, Keys(10))[clock:], take(9 - clock, Keys(10), clock=clock))
+
+
+def test_a_set_smaller_than_a_batch_is_passed_over_again_as_another_epoch() -> None:
+    first, second = take(2, Keys(3))
+    assert len(first["key"]) == len(second["key"]) == 4
+    assert len(set(keys([first, second]))) == 8
+    assert {index for _, index in keys([first])} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing_and_end_with_the_iterator(workers: int) -> None:
+    state = torch.get_rng_state()
+    stream = data.batches(Keys(10), size=4, seed=0, clock=1, workers=workers)
+    found = list(itertools.islice(stream, 5))
+    assert len(multiprocessing.active_children()) == workers
+    del stream
+    gc.collect()
+    assert not multiprocessing.active_children()
+    assert same(found, take(6, Keys(10))[1:])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_loading_here_leaves_the_global_random_state_alone() -> None:
+    state = torch.get_rng_state()
+    take(3, Keys(10))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_users_mistake_arrives_as_it_was_raised(workers: int) -> None:
+    with pytest.raises(DataError, match=r"^cat\.png is truncated\.$"):
+        take(3, Keys(10, broken=data.order(10, seed=0, epoch=0)[5]), workers=workers)
+
+
+def test_ranks_share_each_batch_and_the_test_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = take(3, Keys(10))
+    for rank in range(2):
+        monkeypatch.setattr(data, "rank_and_world", lambda rank=rank: (rank, 2))
+        mine = take(3, Keys(10))
+        assert all(torch.equal(m["key"], w["key"][rank::2]) for m, w in zip(mine, whole, strict=True))
+        assert data.share([10, 11, 12]) == [[10, 12], [11]][rank]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "rank_and_world", lambda: (0, 3))
+    with pytest.raises(RecipeError, match="batch size 4 cannot be shared by 3 processes"):
+        data.batches(Keys(10), size=4, seed=0, clock=0)
+
+
+def test_an_empty_set_is_refused_at_once() -> None:
+    with pytest.raises(RecipeError, match="empty"):
+        data.batches(Keys(0), size=4, seed=0, clock=0)
+
+
+def test_one_process_is_rank_0_of_1() -> None:
+    assert data.rank_and_world() == (0, 1)
