@@ -48,16 +48,17 @@ class TaskCalibration:
 
     def inputs(self) -> Iterator[Any]:
         """Yield the network's inputs for those batches: what the task hands to it, caught at its door."""
-        handle = self.model.register_forward_pre_hook(_catch)
-        try:
-            batches = self.task.batches(0)
-            for _ in range(CALIBRATION_BATCHES):
-                try:
-                    self.task.loss(self.model, to_device(next(batches), self.device))
-                except _Caught as caught:
-                    yield caught.args[0]
-        finally:
-            handle.remove()
+        batches = self.task.batches(0)
+        for _ in range(CALIBRATION_BATCHES):
+            handle = self.model.register_forward_pre_hook(_catch)
+            try:
+                self.task.loss(self.model, to_device(next(batches), self.device))
+                continue
+            except _Caught as caught:
+                found = caught.args[0]
+            finally:
+                handle.remove()
+            yield found
 
 
 class _Caught(Exception):  # noqa: N818  (not an error: it carries the input out of a forward pass that need not run)

@@ -71,6 +71,7 @@ def bind_job(recipe: Recipe, registry: Registry) -> Job:
 def _of_all(schedule: Schedule, model: nn.Module, prunable: Collection[str]) -> Schedule:
     """Turn a schedule of densities of all parameters into one of densities of the prunable ones."""
     sizes = {name: parameter.numel() for name, parameter in parameters(model).items()}
+    solve_total(schedule(1.0), sizes, prunable)  # so that an error names the target, not a step on the way to it
     return lambda progress: solve_total(schedule(progress), sizes, prunable)
 
 

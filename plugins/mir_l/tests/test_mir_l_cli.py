@@ -1,0 +1,139 @@
+"""The whole path on a very short run: run, restore, check, and the mistakes on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prunekit.cli import main
+from prunekit.files import read_json
+
+SHORT = ("task.steps=2", "task.warmup=0", "task.patch=16", "task.batch=2", "task.test_crop=32", "strategy.rounds=1")
+
+
+def call(patch: pytest.MonkeyPatch, *arguments: str) -> int:
+    patch.setattr("sys.argv", ["prunekit", *arguments])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return int(done.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("mir_l") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        assert call(patch, "run", "mir_l", *SHORT, "--out", str(out), "--device", "cpu", "--quiet") == 0
+    return out
+
+
+def picture(path: Path, mode: str, size: tuple[int, int]) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def test_the_run_keeps_a_tenth_of_all_parameters_and_measures_every_task(run: Path) -> None:
+    (last,) = run.glob("01-*")
+    facts = read_json(last / "done" / "stage.json")
+    assert facts["remaining"] == round(0.1 * facts["total"])
+    measures = read_json(last / "done" / "metrics.json")
+    assert {measure["task"] for measure in measures} == {"dehaze", "denoise_15", "denoise_25", "denoise_50", "derain"}
+    assert {measure["metric"] for measure in measures} == {"psnr", "ssim"}
+    assert all(measure["protocol"] and measure["baseline"] for measure in measures)
+    assert facts["unused"] == []
+    assert (run / "report" / "samples.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "size"),
+    [
+        ("a.png", "RGB", (13, 9)),
+        ("b.jpg", "L", (8, 8)),
+        ("c.jpg", "CMYK", (17, 5)),
+        ("d.png", "P", (1, 1)),
+        ("e.bmp", "RGB", (9, 20)),
+    ],
+)
+def test_any_image_is_restored_under_its_name_at_its_size(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str, size: tuple[int, int]
+) -> None:
+    source = picture(tmp_path / name, mode, size)
+    before = source.read_bytes()
+    assert call(monkeypatch, "mir_l", "restore", str(run), str(source), "-o", str(tmp_path / "out")) == 0
+    with Image.open(tmp_path / "out" / name) as restored:
+        assert restored.size == size
+        assert restored.mode == "RGB"
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("RUN", "IMAGE", "-o", "HERE"), "exists already and is left as it is"),
+        (("RUN", "IMAGE", "IMAGE", "-o", "OUT"), "two images are called"),
+        (("RUN", "nowhere.png", "-o", "OUT"), "nowhere.png: no such file"),
+        (("HERE", "IMAGE", "-o", "OUT"), "is missing or damaged"),
+        (("RUN", "IMAGE", "-o", "OUT", "--stage", "07"), "no finished stage '07'"),
+        (("RUN", "BROKEN", "-o", "OUT"), "broken.png: cannot be read"),
+    ],
+)
+def test_mistakes_of_restore(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    places = {
+        "RUN": run,
+        "IMAGE": picture(tmp_path / "a.png", "RGB", (8, 8)),
+        "HERE": tmp_path,
+        "OUT": tmp_path / "out",
+    }
+    places["BROKEN"] = tmp_path / "broken.png"
+    places["BROKEN"].write_bytes(places["IMAGE"].read_bytes()[:60])
+    assert call(monkeypatch, "mir_l", "restore", *(str(places.get(word, word)) for word in arguments)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.data=nowhere", "nowhere"),
+        ("task.network=promptir_tin", "did you mean 'promptir_tiny'"),
+        ("task.tasks=[denois]", "did you mean 'denoise'"),
+        ("task.patch=0", "patch"),
+        ("strategy.schedule.density=0.0001", "cannot keep 0.01% of all"),
+        ("task.batch=big", "got 'big'"),
+    ],
+)
+def test_mistakes_in_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], override: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "run", "mir_l", override) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_counts_and_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "train" / "denoise" / "BSD400"
+    folder.mkdir(parents=True)
+    picture(folder / "whole.png", "RGB", (80, 80))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    assert call(monkeypatch, "mir_l", "data", "check", str(tmp_path)) == 2
+    printed = capsys.readouterr().out
+    assert "broken.jpg" in printed
+    assert "400" in printed
+    (folder / "broken.jpg").unlink()
+    assert call(monkeypatch, "mir_l", "data", "check", str(tmp_path)) == 0

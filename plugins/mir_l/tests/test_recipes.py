@@ -1,0 +1,54 @@
+"""The recipes that come with the plugin: complete, and the paper's as published."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from prunekit_mir_l.task import mir_l
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((resources.files("prunekit_mir_l.recipes") / f"{name}.yaml").read_text()))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Make the smallest folder that holds all three tasks."""
+    for split in ("train", "test"):
+        for place in ("denoise/A/a", "derain/B/input/b", "derain/B/target/b", "dehaze/C/input/c", "dehaze/C/target/c"):
+            path = tmp_path / split / f"{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (64, 64)).save(path)
+    return tmp_path
+
+
+def test_the_default_trains_all_three_tasks_on_embedded_photographs() -> None:
+    task = recipe("mir_l")["task"]
+    assert task.pop("name") == "mir_l"
+    assert task["data"] == "embedded"
+    assert {item.task.split("_")[0] for item in mir_l(**task).test} == {"denoise", "derain", "dehaze"}
+
+
+def test_the_papers_task_is_the_published_one(pairs: Path) -> None:
+    task = recipe("mir_l_paper")["task"]
+    assert task.pop("name") == "mir_l"
+    built = mir_l(**(task | {"data": str(pairs)}))
+    per_epoch = (3 * 3 + 120 + 1) // 8
+    assert built.steps == 120 * per_epoch
+    assert [built.lr(epoch * per_epoch) for epoch in (0, 14, 15)] == [0, 1, 1]
+    assert built.rate == 2e-4
+    assert (built.batch, built.crops.patch, built.crops.augment, built.test_crop) == (8, 64, "published", None)
+
+
+def test_the_papers_pruning_is_the_published_one() -> None:
+    read = recipe("mir_l_paper")
+    assert read["prune"]["include"] == ["*weight*"]
+    strategy = read["strategy"]
+    assert (strategy["rounds"], strategy["schedule"]) == (15, {"name": "rate", "rate": 0.2})
+    assert (strategy["rewind"], strategy["keep"]) == ("init", ["*prompt_param", "*temperature"])
