@@ -105,6 +105,6 @@ def tables(run: Path) -> list[Table]:
     for plain in laid_out:
         table = Table(*plain.header, box=None, pad_edge=False, caption_justify="left")
         for row in plain.rows:
-            table.add_row(*(cell.replace(" (", "\n(") for cell in row))
+            table.add_row(*(cell.replace(" %", "%").replace(" (", "\n(") for cell in row))
         shown.append(table)
     return shown
