@@ -1,6 +1,6 @@
 """The default data: photographs inside packages that are installed anyway, degraded synthetically.
 
-Nothing is downloaded. Nine colour photographs are few, and the rain and haze are made up: this data shows that a run
+Nothing is downloaded. Nine colour pictures (one of them a micrograph, one of a retina) are few, and the rain and haze are made up: this data shows that a run
 works and how its rounds compare, never how well a network restores in the world.
 """
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -65,4 +63,5 @@ def test_cutting_by_initial_magnitude_alone_would_empty_tensors(paper: Job) -> N
 def test_prompts_lie_in_the_unit_interval_and_the_seed_decides(paper: Job) -> None:
     one, two = paper.model().state_dict(), paper.model().state_dict()
     assert torch.equal(one["prompt1.prompt_param"], two["prompt1.prompt_param"])
-    assert 0 <= one["prompt1.prompt_param"].min() and one["prompt1.prompt_param"].max() < 1
+    assert one["prompt1.prompt_param"].min() >= 0
+    assert one["prompt1.prompt_param"].max() < 1
