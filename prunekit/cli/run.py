@@ -15,7 +15,7 @@ from rich.console import Console
 
 from prunekit.cli.inform import tables
 from prunekit.cli.watch import screen
-from prunekit.environment import adopt, describe
+from prunekit.environment import adopt, describe, keep_heap
 from prunekit.errors import Interrupted, PruneKitError, RecipeError
 from prunekit.execute import Execution
 from prunekit.files import read_json
@@ -31,6 +31,7 @@ def run_recipe(
     name: str, overrides: Sequence[str], *, out: Path | None, fresh: bool, device: str, drift: bool, quiet: bool
 ) -> None:
     """Run a recipe to its end, or on from where it stopped; print the table and where everything is."""
+    keep_heap()
     registry = Registry.discover()
     job = bind_job(read_recipe(name, overrides, registry), registry)
     accelerator = make_accelerator(job.recipe.precision, device)

@@ -1,7 +1,7 @@
 """The default data: photographs inside packages that are installed anyway, degraded synthetically.
 
-Nothing is downloaded. Nine colour pictures (one of them a micrograph, one of a retina) are few, and the rain and haze are made up: this data shows that a run
-works and how its rounds compare, never how well a network restores in the world.
+Nothing is downloaded. Nine colour pictures (one of them a micrograph, one of a retina) are few, and the rain and haze
+are made up: this data shows that a run works and how its rounds compare, never how well a network restores the world.
 """
 
 from __future__ import annotations

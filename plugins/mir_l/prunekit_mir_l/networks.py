@@ -28,7 +28,7 @@ def build(name: str) -> nn.Module:
 
     Example:
         >>> sum(p.numel() for p in build("promptir_tiny").parameters())
-        602703
+        616986
     """
     if not timm.is_model(name):
         raise RecipeError(f"there is no network {name!r}: {nearest(name, NAMES)}")

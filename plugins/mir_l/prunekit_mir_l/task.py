@@ -158,7 +158,7 @@ class MirL:
 
     def optimizer(self, model: nn.Module) -> Optimizer:
         """Build AdamW, with weight decay on every parameter as published."""
-        return AdamW(model.parameters(), lr=self.rate, weight_decay=self.weight_decay)
+        return AdamW(model.parameters(), lr=self.rate, weight_decay=self.weight_decay, fused=True)
 
     def lr(self, clock: int) -> float:
         """Return the factor on the base rate at step ``clock``."""
