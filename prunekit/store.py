@@ -48,7 +48,7 @@ class Run:
                 raise RunError(
                     f"{self.path} holds {strangers[0]!r} and no recipe.yaml: not a run; choose another --out."
                 )
-        self._acquire()
+        self.acquire()
         held = self.path / "recipe.yaml"
         if held.exists():
             check_same(read_recipe_file(held), recipe, self.path)
@@ -57,7 +57,8 @@ class Run:
         write_json(self.path / "plan.json", plan)
         write_text(held, yaml.safe_dump(recipe.model_dump(), sort_keys=False))
 
-    def _acquire(self) -> None:
+    def acquire(self) -> None:
+        """Become the only process that writes here; raises RunError while another one is."""
         # A POSIX record lock dies with this process even when a loader worker it forked lives on; flock would not.
         try:
             self.path.mkdir(parents=True, exist_ok=True)

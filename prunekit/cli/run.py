@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import threading
@@ -77,13 +78,16 @@ def make_accelerator(precision: str, device: str) -> Accelerator:
 
 
 def put_aside(path: Path) -> None:
-    """Rename an existing run directory to the first free ``PATH~N``; nothing is deleted."""
-    if path.exists():
-        free = next(
-            path.with_name(f"{path.name}~{n}")
-            for n in range(1, 10**6)
-            if not path.with_name(f"{path.name}~{n}").exists()
-        )
+    """Rename an existing run directory to the first free ``PATH~N``; nothing is deleted.
+
+    Raises:
+        RunError: another process is writing there.
+    """
+    if (path / "recipe.yaml").exists():
+        with closing(Run(path)) as run:
+            run.acquire()
+        names = (path.with_name(f"{path.name}~{n}") for n in itertools.count(1))
+        free = next(name for name in names if not name.exists())
         path.rename(free)
         sys.stderr.write(f"put aside as {free}\n")
 
