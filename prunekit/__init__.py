@@ -10,47 +10,36 @@ if TYPE_CHECKING:
     from prunekit.data import batches, generator, share
     from prunekit.errors import PruneKitError
     from prunekit.masks import Masks, hold
-    from prunekit.plan import (
-        Density,
-        Rate,
-        Rewind,
-        Stage,
-        cubic,
-        explicit,
-        geometric,
-        gradual,
-        iterative,
-        levels,
-        linear,
-    )
+    from prunekit.plan import Rewind, Stage, gradual, iterative
     from prunekit.pruner import Unstructured, prune, solve_total
     from prunekit.rewind import recalibrate, restore, snapshot
+    from prunekit.schedule import Density, Rate, cubic, explicit, geometric, levels, linear
     from prunekit.score import magnitude, random, ticket
     from prunekit.select import prunable
     from prunekit.task import Measure, Sample, Task
 
 _HOME = {
-    "Density": "plan",
+    "Density": "schedule",
     "Masks": "masks",
     "Measure": "task",
     "PruneKitError": "errors",
-    "Rate": "plan",
+    "Rate": "schedule",
     "Rewind": "plan",
     "Sample": "task",
     "Stage": "plan",
     "Task": "task",
     "Unstructured": "pruner",
     "batches": "data",
-    "cubic": "plan",
+    "cubic": "schedule",
     "everywhere": "allocate",
-    "explicit": "plan",
+    "explicit": "schedule",
     "generator": "data",
-    "geometric": "plan",
+    "geometric": "schedule",
     "gradual": "plan",
     "hold": "masks",
     "iterative": "plan",
-    "levels": "plan",
-    "linear": "plan",
+    "levels": "schedule",
+    "linear": "schedule",
     "magnitude": "score",
     "per_layer": "allocate",
     "prunable": "select",

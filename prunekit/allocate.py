@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prunekit.errors import MaskError, SelectionError, nearest
 from prunekit.masks import Masks
-from prunekit.plan import Amount, Density, Rate
+from prunekit.schedule import Amount, Density, Rate
 from prunekit.score import Scores
 from prunekit.select import matching
 

@@ -149,5 +149,6 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; the main process alone decides how to stop.
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process alone decides how to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from prunekit.errors import RunError
 
-MUST_AGREE = ("torch", "device", "processes", "data")
+MUST_AGREE = ("torch", "device", "cpu", "processes", "data")
 
 
 def describe(accelerator: Accelerator, data: str) -> dict[str, Any]:

@@ -20,10 +20,11 @@ from prunekit.files import read_tensors, write_json, write_tensors
 from prunekit.job import Job
 from prunekit.masks import Masks
 from prunekit.measure import count_macs, evaluating, latency_ms, peak_mib
-from prunekit.plan import Amount, Stage
+from prunekit.plan import Stage
 from prunekit.pruner import Cut
 from prunekit.rewind import recalibrate, restore, snapshot
-from prunekit.store import Run
+from prunekit.schedule import Amount
+from prunekit.store import LAST, Run
 from prunekit.task import Sample, Task
 from prunekit.train import Loop, Watch, reseed, to_device, train
 from prunekit.weights import load_weights
@@ -91,6 +92,8 @@ class Execution:
         for index, stage in enumerate(self.job.plan):
             if self.run.done(stage) is None:
                 self._do(index, stage)
+            elif self.accelerator.is_main_process:
+                (self.run.folder(stage) / LAST).unlink(missing_ok=True)  # of a run killed between the two
             self.accelerator.wait_for_everyone()
             self.watch.done(stage, self.run.folder(stage) / "done")
 
@@ -118,13 +121,15 @@ class Execution:
             stop=self.stop,
             snapshots=snapshots,
         )
-        cut, unused = train(loop, model, cut, self.job.pruner.load)
+        trained = train(loop, model, cut, self.job.pruner.load)
+        cut = trained.cut
         measures, samples = self._evaluate(stage, model)
         at_end = [amount for step, amount in stage.prune_at if step == stage.end]
         following = self._decide(model, cut, at_end[0], calibrate=False) if at_end else None
         if self.accelerator.is_main_process:
-            facts = self._facts(stage, model, cut, unused)
-            cost = {"seconds": time.monotonic() - began_s, "latency_ms": self._latency(model), "peak_mib": peak_mib()}
+            facts = self._facts(stage, cut, trained.unused)
+            seconds = trained.seconds_before + time.monotonic() - began_s
+            cost = {"seconds": seconds, "latency_ms": self._latency(model), "peak_mib": peak_mib()}
 
             def fill(folder: Path) -> None:
                 write_tensors(folder / "weights.safetensors", snapshot(model))
@@ -140,7 +145,7 @@ class Execution:
             self.run.finish(stage, fill)
 
     def _rewind_steps(self) -> set[int]:
-        return {stage.start.weights for stage in self.job.plan[1:] if stage.start.weights} - {None}
+        return {stage.start.weights for stage in self.job.plan[1:] if stage.start.weights}
 
     def _begin(self, index: int, stage: Stage) -> tuple[nn.Module, Cut]:
         """Return a fresh model at the stage's rewind point, and the cut it starts with."""
@@ -148,8 +153,9 @@ class Execution:
         before = self.run.folder(self.job.plan[index - 1]) / "done" if index else None
         cut = self.job.pruner.start(model)
         if before is not None:
-            file = before / "next.safetensors"
-            cut = self.job.pruner.load(read_tensors(file if file.exists() else before / "cut.safetensors"))
+            ended = self.job.plan[index - 1]
+            cuts_at_end = any(step == ended.end for step, _ in ended.prune_at)
+            cut = self.job.pruner.load(read_tensors(before / f"{'next' if cuts_at_end else 'cut'}.safetensors"))
         trained = read_tensors(before / "weights.safetensors") if before is not None else None
         if trained is not None:
             restore(model, trained)
@@ -162,7 +168,7 @@ class Execution:
         return model, cut
 
     def _resuming(self, stage: Stage) -> bool:
-        return (self.run.folder(stage) / "last.safetensors").exists()
+        return (self.run.folder(stage) / LAST).exists()
 
     def _decide(self, model: nn.Module, cut: Cut, amount: Amount, *, calibrate: bool) -> Cut:
         """Cut on rank 0 and share it; check that all processes hold the same; apply it if training goes on."""
@@ -199,10 +205,11 @@ class Execution:
             raise Failed(f"stage {stage.name}: {bad[0]['metric']} of {bad[0]['item']} is not a number.")
         return sorted(measures, key=_identity), samples
 
-    def _facts(self, stage: Stage, model: nn.Module, cut: Cut, unused: list[str] | None) -> dict[str, Any]:
+    def _facts(self, stage: Stage, cut: Cut, unused: list[str] | None) -> dict[str, Any]:
         masks = cut if isinstance(cut, Masks) else None
+        model = self.job.model()  # not the trained one: autocast would hide its weights from the counter
         total = sum(parameter.numel() for parameter in model.parameters())
-        macs = count_macs(model, to_device(self.job.task.example(), self.accelerator.device), masks)
+        macs = count_macs(model, self.job.task.example(), masks)
         facts: dict[str, Any] = {"name": stage.name, "density": cut.density, "total": total, "unused": unused}
         if masks is not None:
             facts |= {"prunable": masks.prunable, "kept": masks.kept, "emptied": list(masks.emptied())}

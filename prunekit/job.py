@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from prunekit.errors import RecipeError
-from prunekit.plan import Plan, Rate, Schedule, checked
-from prunekit.pruner import Pruner, solve_total
+from prunekit.plan import Plan, checked
+from prunekit.pruner import NO_DATA, Pruner, Unstructured, solve_total
 from prunekit.recipe import Named, Recipe, resolve
 from prunekit.registry import Registry
-from prunekit.select import parameters
+from prunekit.schedule import Rate, Schedule
+from prunekit.score import PerTensor
+from prunekit.select import matching, parameters
 from prunekit.task import Task
+from prunekit.weights import load_weights
 
 
 @final
@@ -60,12 +63,25 @@ def bind_job(recipe: Recipe, registry: Registry) -> Job:
         }
     )
     model = Job(full, built, made, ()).model()
-    cut = made.start(model)  # a selection that fits nothing is a mistake to be told now
+    cut = made.start(model)
     arguments = dict(strategy.arguments)
     if of == "all" and not isinstance(arguments.get("schedule"), Rate):
         arguments["schedule"] = _of_all(arguments["schedule"], model, cut.keys())
     plan: Plan = checked(strategy.factory(built.steps, **arguments))
+    _rehearse(full, model, made, plan)
     return Job(full, built, made, plan)
+
+
+def _rehearse(recipe: Recipe, model: nn.Module, pruner: Pruner[Any], plan: Plan) -> None:
+    """Find now what would otherwise be found after hours: patterns, weights files and tickets that do not fit."""
+    for stage in plan:
+        for pattern in stage.start.keep:
+            matching(pattern, model.state_dict(), "strategy.keep")
+    if recipe.weights is not None:
+        load_weights(model, recipe.weights)
+    first = next((amount for stage in plan for _, amount in stage.prune_at), None)
+    if isinstance(pruner, Unstructured) and isinstance(pruner.scorer, PerTensor) and first is not None:
+        pruner.cut(model, pruner.start(model), first, NO_DATA)
 
 
 def _of_all(schedule: Schedule, model: nn.Module, prunable: Collection[str]) -> Schedule:
@@ -83,7 +99,8 @@ def expected(plan: Plan, prunable: int) -> list[tuple[float, float]]:
         prunable: number of prunable parameters.
 
     Example:
-        >>> from prunekit.plan import geometric, iterative
+        >>> from prunekit.plan import iterative
+        >>> from prunekit.schedule import geometric
         >>> expected(iterative(10, geometric(0.25), rounds=2), 1000)
         [(1.0, 1.0), (0.5, 0.5), (0.25, 0.25)]
     """

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prunekit.allocate import Allocation, everywhere
 from prunekit.errors import SelectionError
 from prunekit.masks import Masks
-from prunekit.plan import Amount, Density
+from prunekit.schedule import Amount, Density
 from prunekit.score import Calibration, PerTensor, Scorer, magnitude
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, final, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from prunekit.errors import RecipeError, nearest
 from prunekit.registry import KINDS, Registry
@@ -55,7 +55,7 @@ class Recipe(BaseModel):
     task: Named
     prune: Named
     strategy: Named
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["fp32", "bf16"] = "fp32"
     weights: str | None = None
 
@@ -202,24 +202,35 @@ def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Se
         RecipeError, PluginError: as `Registry.get` and `bind` do.
     """
     factory = registry.get(kind, spec.name)
+    if not callable(factory):
+        raise RecipeError(f"{where}: {spec.name!r} names a {type(factory).__name__}; give a function or a class.")
     accepted = [name for name in given if name in inspect.signature(factory).parameters]
     parts: dict[str, Bound] = {}
     for key, value in spec.options.items():
         if key in KINDS and isinstance(value, (str, dict)):
-            below = Named.model_validate(value) if isinstance(value, str) or "name" in value else None
-            if below is None:
-                raise RecipeError(f"{where}.{key}: name is missing: {nearest('', registry.names(key))}")
+            name = value if isinstance(value, str) else value.get("name")
+            if not isinstance(name, str):
+                raise RecipeError(
+                    f"{where}.{key}.name must be a text, not {name!r}: {nearest('', registry.names(key))}"
+                )
+            below = Named.model_validate(value)
             parts[key] = resolve(key, below, registry, where=f"{where}.{key}")
     options = {**spec.options, **{key: part() for key, part in parts.items()}}
     arguments = bind(factory, options, where=where, given=accepted)
-    plain = {key: parts[key].tree if key in parts else _plain(value) for key, value in arguments.items()}
+    plain = {
+        key: parts[key].tree if key in parts else _plain(value, f"{where}.{key}") for key, value in arguments.items()
+    }
     return Bound(factory=factory, arguments=arguments, tree={"name": spec.name, **plain})
 
 
-def _plain(value: Any) -> Any:
-    """The value as YAML can hold it; a default object that it cannot is left to the factory."""
+def _plain(value: Any, where: str) -> Any:
+    """Return the value as YAML can hold it."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, where) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+        return [_plain(item, where) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise RecipeError(
+        f"{where}: a {type(value).__name__} cannot be written in a recipe; use a number, a text or a list."
+    )

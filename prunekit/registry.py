@@ -23,11 +23,11 @@ BUILT_IN = {
     "allocation": {"everywhere": "prunekit.allocate:everywhere", "per_layer": "prunekit.allocate:per_layer"},
     "strategy": {"iterative": "prunekit.plan:iterative", "gradual": "prunekit.plan:gradual"},
     "schedule": {
-        "geometric": "prunekit.plan:geometric",
-        "linear": "prunekit.plan:linear",
-        "cubic": "prunekit.plan:cubic",
-        "explicit": "prunekit.plan:explicit",
-        "rate": "prunekit.plan:rate",
+        "geometric": "prunekit.schedule:geometric",
+        "linear": "prunekit.schedule:linear",
+        "cubic": "prunekit.schedule:cubic",
+        "explicit": "prunekit.schedule:explicit",
+        "rate": "prunekit.schedule:rate",
     },
 }
 

@@ -28,9 +28,8 @@ class Run:
     ``last.safetensors log.jsonl`` while it trains and ``done/`` when it is complete.
     """
 
-    def __init__(self, path: Path, *, writer: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.writer = writer
         self._lock: int | None = None
 
     def open(self, recipe: Recipe, environment: Mapping[str, Any], plan: Any) -> None:
@@ -52,6 +51,11 @@ class Run:
         held = self.path / "recipe.yaml"
         if held.exists():
             check_same(read_recipe_file(held), recipe, self.path)
+            if read_json(self.path / "plan.json") != plan:
+                raise RunError(
+                    f"{self.path} holds another plan of the same recipe: its data had another size, or another version "
+                    "of the task made it. Choose another --out, or --fresh to put it aside."
+                )
             return
         write_json(self.path / "env.json", dict(environment))
         write_json(self.path / "plan.json", plan)
@@ -161,9 +165,12 @@ def done_stages(path: Path) -> dict[str, Path]:
     Raises:
         RunError: not a run directory, or no stage of it is complete.
     """
-    names = [stage["name"] for stage in read_json(path / "plan.json")] if (path / "recipe.yaml").exists() else None
-    if names is None:
+    if not (path / "recipe.yaml").exists():
         raise RunError(f"{path} is not a run directory: it has no recipe.yaml.")
+    try:
+        names = [str(stage["name"]) for stage in read_json(path / "plan.json")]
+    except (TypeError, KeyError) as cause:
+        raise RunError(f"{path / 'plan.json'} is damaged; start again with --fresh.") from cause
     found = {name: path / name / DONE for name in names if (path / name / DONE).is_dir()}
     if not found:
         raise RunError(f"no stage of {path} is complete yet; run its recipe on.")

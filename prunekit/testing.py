@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from prunekit.allocate import Allocation, everywhere
 from prunekit.masks import Masks
-from prunekit.plan import Amount, Density, Rate
 from prunekit.pruner import Unstructured
 from prunekit.rewind import snapshot
+from prunekit.schedule import Amount, Density, Rate
 from prunekit.score import Scorer, Scores
 
 AMOUNTS: tuple[Amount, ...] = (Density(1.0), Density(0.5), Density(0.03), Rate(0.2), Rate(0.9), Rate(0.0))

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from prunekit.data import generator
-from prunekit.errors import Failed, Interrupted
+from prunekit.errors import CheckpointError, Failed, Interrupted
 from prunekit.files import read_tree, write_tensors, write_tree
 from prunekit.masks import Masks, hold
-from prunekit.plan import Amount, Stage
+from prunekit.plan import Stage
 from prunekit.pruner import Cut
 from prunekit.rewind import restore, snapshot
+from prunekit.schedule import Amount
 from prunekit.store import LAST
 from prunekit.task import Task
 from prunekit.trainlog import TrainLog
@@ -89,18 +90,13 @@ def reseed(accelerator: Accelerator, *key: int | str) -> None:
     set_seed(int(generator(*key, accelerator.process_index).integers(2**32)))
 
 
-def train(
-    loop: Loop, model: nn.Module, cut: Cut, load: Callable[[Mapping[str, Any]], Cut]
-) -> tuple[Cut, list[str] | None]:
+def train(loop: Loop, model: nn.Module, cut: Cut, load: Callable[[Mapping[str, Any]], Cut]) -> Trained:
     """Train one stage in place, from its checkpoint if there is one.
 
     Args:
         model: at the stage's rewind point, cut; left at the trained weights.
         cut: the cut that ``model`` obeys.
         load: rebuilds a cut from its ``state_dict``.
-
-    Returns:
-        The cut obeyed at the end, and the names of parameters that never had a gradient (None without a step).
 
     Raises:
         Failed: the loss is not finite, or the disk is full; the last good checkpoint stays.
@@ -118,12 +114,28 @@ def train(
         finally:
             getattr(batches, "close", lambda: None)()  # ends loader workers
     loop.accelerator.free_memory()
-    return state.cut, None if state.unused is None else sorted(state.unused)
+    return Trained(state.cut, None if state.unused is None else sorted(state.unused), state.seconds_before)
 
 
 def held(model: nn.Module, cut: Cut) -> AbstractContextManager[object]:
     """Hold masks; a structured cut has nothing that could come back."""
     return hold(model, cut) if isinstance(cut, Masks) else nullcontext()
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """What a stage's training leaves besides the weights.
+
+    Args:
+        cut: the cut obeyed at its end.
+        unused: names of parameters that never had a gradient; None without a step.
+        seconds_before: time that went into it before it was interrupted and taken up again.
+    """
+
+    cut: Cut
+    unused: list[str] | None
+    seconds_before: float
 
 
 @final
@@ -137,18 +149,23 @@ class _State:
         self.log = TrainLog(loop.folder / "log.jsonl", steps=loop.stage.end - loop.stage.start.clock)
         self.unused: set[str] | None = None
         self.saved_clock = -1
+        self.seconds_before, self.began_s = 0.0, time.monotonic()
         self.next_save_s = time.monotonic() + SAVE_EVERY_S
 
     def resume(self, load: Callable[[Mapping[str, Any]], Cut]) -> int:
         """Take up the checkpoint if there is one; return the step to go on from."""
         clock = self.loop.stage.start.clock
         if self.loop.checkpoint.exists():
-            saved = read_tree(self.loop.checkpoint)
+            try:
+                saved = read_tree(self.loop.checkpoint)
+            except CheckpointError as cause:
+                raise CheckpointError(f"{cause} Delete it, and this stage starts over.") from cause
             restore(self.model, saved["model"])
             self.cut = load(saved["cut"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.unused = None if saved["unused"] is None else set(saved["unused"])
             self.saved_clock = clock = int(saved["clock"])
+            self.seconds_before = float(saved["seconds"])
         if self.loop.writes:
             self.log.cut_back(clock)
         return clock
@@ -189,6 +206,7 @@ class _State:
             "optimizer": self.optimizer.state_dict(),
             "cut": dict(self.cut.state_dict()),
             "unused": None if self.unused is None else sorted(self.unused),
+            "seconds": self.seconds_before + time.monotonic() - self.began_s,
         }
         write_tree(self.loop.checkpoint, tree)
         self.saved_clock = clock
@@ -198,21 +216,20 @@ class _State:
     def advance(self, live: nn.Module, batches: Iterator[Any], clock: int, until: int) -> int:
         """Train to step ``until``."""
         while clock < until:
-            loss, images = self.step(live, next(batches), clock)
+            loss, images, stop = self.step(live, next(batches), clock)
             if self.loop.writes:
                 self.log.write(clock, loss, self.loop.task.lr(clock))
             self.loop.watch.step(self.loop.stage, clock, loss, images)
             clock += 1
-            if self.loop.stop():
-                if self.loop.accelerator.num_processes == 1:
-                    self.save(clock)
-                raise Interrupted(f"stopped in stage {self.loop.stage.name} after step {self.saved_clock} was saved.")
+            if stop:
+                self.save(clock)
+                raise Interrupted(f"stopped in stage {self.loop.stage.name} after step {clock} was saved.")
             if time.monotonic() >= self.next_save_s and clock < until:
                 self.save(clock)
         return clock
 
-    def step(self, live: nn.Module, batch: Any, clock: int) -> tuple[float, int]:
-        """Take one optimiser step; return the loss and the number of images."""
+    def step(self, live: nn.Module, batch: Any, clock: int) -> tuple[float, int, bool]:
+        """Take one optimiser step; return the loss, this process's number of images, and whether to stop."""
         accelerator, task = self.loop.accelerator, self.loop.task
         reseed(accelerator, self.loop.seed, self.loop.stage.name, clock)
         factor = task.lr(clock)
@@ -221,7 +238,7 @@ class _State:
         batch = to_device(batch, accelerator.device)
         self.optimizer.zero_grad(set_to_none=True)
         loss = task.loss(live, batch)
-        value = float(loss.detach())
+        value, stop = self._agreed(float(loss.detach()))
         if not math.isfinite(value):
             raise Failed(
                 f"the loss became {value} in stage {self.loop.stage.name} at step {clock} (learning rate "
@@ -233,7 +250,16 @@ class _State:
         self._note_unused()
         self.optimizer.step()
         leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim]
-        return value, len(leaves[0]) if leaves else 1
+        return value, len(leaves[0]) if leaves else 1, stop
+
+    def _agreed(self, loss: float) -> tuple[float, bool]:
+        """Return the mean loss over processes and whether any was asked to stop, so that all fail or stop at once."""
+        stop = self.loop.stop()
+        if self.loop.accelerator.num_processes == 1:
+            return loss, stop
+        mine = torch.tensor([loss, float(stop)], device=self.loop.accelerator.device)
+        mean_loss, stopping = self.loop.accelerator.reduce(mine, reduction="mean").tolist()
+        return mean_loss, stopping > 0
 
     def _note_unused(self) -> None:
         if self.unused == set():
@@ -249,10 +275,12 @@ def _prepare(loop: Loop, model: nn.Module, clock: int) -> nn.Module:
     accelerator = loop.accelerator
     model.to(accelerator.device)
     if accelerator.num_processes > 1 and clock < loop.stage.end:
+        before = snapshot(model)
         batch = to_device(next(loop.task.batches(clock)), accelerator.device)
         loop.task.loss(model, batch).backward()
         unused = any(weight.grad is None for weight in model.parameters() if weight.requires_grad)
         model.zero_grad(set_to_none=True)
+        restore(model, before)  # the statistics of its norms have moved
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
     prepared: nn.Module = accelerator.prepare_model(model)
     return prepared

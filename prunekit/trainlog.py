@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import final
 
-from prunekit.files import write_text
+from prunekit.files import refused, write_text
 
 LINES = 1000  # about so many for a stage, however long
 
@@ -26,22 +27,29 @@ class TrainLog:
         """Log step ``clock`` if it is due."""
         if clock % self._every:
             return
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8")
-        self._file.write(json.dumps({"clock": clock, "loss": loss, "lr_factor": lr_factor}) + "\n")
-        self._file.flush()
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("a", encoding="utf-8")
+            self._file.write(json.dumps({"clock": clock, "loss": loss, "lr_factor": lr_factor}) + "\n")
+            self._file.flush()
+        except OSError as cause:
+            raise refused(self._path, cause) from cause
 
     def sync(self) -> None:
         """Put everything written so far on the disk."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
+        try:
+            if self._file is not None:
+                os.fsync(self._file.fileno())
+        except OSError as cause:
+            raise refused(self._path, cause) from cause
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        with suppress(OSError):  # a full disk has been told of by then
+            if file is not None:
+                file.close()
 
     def cut_back(self, clock: int) -> None:
         """Drop what was logged from step ``clock`` on, and a line that a crash has torn; those steps come again."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from prunekit.allocate import everywhere, per_layer
 from prunekit.errors import MaskError, SelectionError
 from prunekit.masks import Masks
-from prunekit.plan import Amount, Density, Rate
 from prunekit.registry import Registry
+from prunekit.schedule import Amount, Density, Rate
 from prunekit.testing import check_allocation
 
 REGISTRY = Registry.discover([])

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from prunekit.allocate import Allocation, everywhere, per_layer
 from prunekit.masks import Masks
-from prunekit.plan import Rate
 from prunekit.pruner import prune
 from prunekit.rewind import restore, snapshot
+from prunekit.schedule import Rate
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODES: dict[str, Allocation] = {"global": everywhere(), "layerwise": per_layer(rates={"output.weight": 0.5})}

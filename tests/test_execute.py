@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
 
-from prunekit.errors import CheckpointError, Interrupted, SelectionError
+from prunekit.errors import CheckpointError, Interrupted, PruneKitError
 from prunekit.execute import Execution, TaskCalibration
 from prunekit.files import read_json, read_tensors, write_tensors
 from prunekit.job import Job, bind_job
 from prunekit.masks import Masks
-from prunekit.plan import Density, Rewind, Stage
+from prunekit.plan import Rewind, Stage
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
 from prunekit.rewind import snapshot
+from prunekit.schedule import Density
 from prunekit.store import Run
 
 TOY = str(Path(__file__).with_name("toy.yaml"))
@@ -152,9 +154,32 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         walk(tmp_path / "run", f"weights={tmp_path / 'given.safetensors'}")
 
 
-def test_a_pattern_to_keep_that_matches_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SelectionError, match="keep: 'prompt.*' matches no name"):
-        walk(tmp_path, "strategy.keep=['prompt*']")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("strategy.keep=['prompt*']", "strategy.keep: 'prompt.*' matches no name"),
+        ("prune.allocation={name: per_layer, rates: {'output*': 0.5}}", "'output.*' matches no name"),
+        ("weights=nowhere.pt", "nowhere.pt: there is no such file"),
+    ],
+)
+def test_what_fits_nothing_is_found_before_anything_is_trained(override: str, message: str) -> None:
+    with pytest.raises(PruneKitError, match=message):
+        bind_job(read_recipe(TOY, [override], REGISTRY), REGISTRY)
+
+
+def test_a_lost_file_is_told_and_never_skips_a_cut(tmp_path: Path) -> None:
+    _, path = walk(tmp_path)
+    (path / "00-1.0000" / "done" / "next.safetensors").unlink()
+    for name in ("01-0.5000", "02-0.2500"):
+        shutil.rmtree(path / name)
+    with pytest.raises(CheckpointError, match=r"next\.safetensors is missing"):
+        walk(tmp_path)
+
+
+def test_multiply_adds_are_those_of_the_masks_under_autocast_too(tmp_path: Path) -> None:
+    _, path = walk(tmp_path, "strategy.rounds=1", "precision=bf16")
+    facts = read_json(path / "01-0.2500" / "done" / "stage.json")
+    assert (facts["macs_dense"], facts["macs_kept"]) == (144, 36)
 
 
 def test_unused_parameters_and_emptied_tensors_are_named(tmp_path: Path) -> None:
@@ -200,6 +225,6 @@ def test_a_stop_is_obeyed_at_the_next_step_with_a_checkpoint_there(tmp_path: Pat
     job = bind_job(read_recipe(TOY, ["task.steps=10"], REGISTRY), REGISTRY)
     notes = Notes()
     execution = Execution(job, Run(tmp_path), Accelerator(cpu=True), notes, lambda: len(notes.losses) >= 3)
-    with pytest.raises(Interrupted, match="stopped in stage 00-1.0000 after step 3 was saved"):
+    with pytest.raises(Interrupted, match="stopped in stage 00-1.0000 after step 4 was saved"):
         execution.walk()
     assert (tmp_path / "00-1.0000" / "last.safetensors").exists()

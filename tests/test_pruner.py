@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from prunekit.allocate import per_layer
 from prunekit.errors import SelectionError
 from prunekit.masks import Masks, hold
-from prunekit.plan import Density, Rate
 from prunekit.pruner import Cut, Pruner, Unstructured, prune, solve_total
 from prunekit.rewind import restore, snapshot
+from prunekit.schedule import Density, Rate
 from prunekit.score import Calibration, magnitude
 from prunekit.testing import ExampleData, check_scorer, example_model
 

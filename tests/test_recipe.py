@@ -49,6 +49,18 @@ def test_the_resolved_recipe_states_every_default_and_resolves_to_itself() -> No
         ("strategy.of=total", "strategy.of must be 'prunable' or 'all'"),
         ("strategy.name=iterativ", "no strategy 'iterativ': did you mean 'iterative'"),
         ("prune.include=[nothing*]", "matches no name"),
+        ("prune.scorer.name=5", r"prune\.scorer\.name must be a text, not 5"),
+        ("task=python:json:__name__", "names a str; give a function or a class"),
+        ("seed=-1", "seed: .*greater than or equal to 0"),
+        ("seed=99999999999999999999999", "seed: .*less than"),
+        (
+            "strategy={name: iterative, rounds: 5, schedule: {name: explicit, densities: [0.5, 0.1]}}",
+            r"5 rounds, but the schedule gives only \[0\.5, 0\.1\]",
+        ),
+        (
+            "strategy={name: iterative, rounds: 1, schedule: {name: linear, density: 1}, rewind: 'lr:2', keep: ['*']}",
+            "rewinds no weights",
+        ),
         ("seed", "must look like key.sub=value"),
         ("seed.x=1", "seed is 0 and has no keys below it"),
         ("task.name=python:toy:tooy", "could not be imported from toy:tooy"),

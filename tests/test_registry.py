@@ -5,8 +5,8 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from prunekit.errors import PluginError, RecipeError
-from prunekit.plan import geometric
 from prunekit.registry import BUILT_IN, Entry, Registry
+from prunekit.schedule import geometric
 
 
 def point(name: str, value: str, group: str = "prunekit.scorer") -> EntryPoint:

@@ -13,9 +13,9 @@ from torch import nn
 from prunekit.allocate import everywhere
 from prunekit.errors import CheckpointError, MaskError
 from prunekit.masks import Masks
-from prunekit.plan import Density
 from prunekit.pruner import prune
 from prunekit.registry import BUILT_IN
+from prunekit.schedule import Density
 from prunekit.score import Scorer, magnitude, random, ticket
 from prunekit.testing import check_scorer, example_model
 

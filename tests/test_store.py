@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from prunekit.errors import RunError
 from prunekit.files import write_text
-from prunekit.plan import Density, Rewind, Stage
+from prunekit.plan import Rewind, Stage
 from prunekit.recipe import Recipe
+from prunekit.schedule import Density
 from prunekit.store import Run, done_stages, stored_plan
 
 STAGE = Stage("00-1.0000", Rewind(0, 0), 5, ((5, Density(0.5)),))
@@ -30,6 +32,12 @@ def test_a_run_reopens_with_its_recipe_only(tmp_path: Path) -> None:
     opened(tmp_path / "run").close()
     with pytest.raises(RunError, match="another recipe .seed: 0 there, 1 now"):
         opened(tmp_path / "run", seed=1)
+
+
+def test_another_plan_of_the_same_recipe_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path / "run").close()
+    with pytest.raises(RunError, match="another plan of the same recipe"):
+        Run(tmp_path / "run").open(recipe(), {"threads": 1}, stored_plan((replace(STAGE, end=6, prune_at=()),)))
 
 
 def test_a_run_killed_while_it_was_created_is_created_again(tmp_path: Path) -> None:
@@ -69,7 +77,8 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> No
     assert refused.returncode == 7
     assert "another process is writing to" in refused.stdout
     run.close()
-    assert subprocess.run(command, check=False).returncode == 0
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "another process" not in done.stdout
 
 
 def test_results_appear_in_one_step_and_the_checkpoint_goes(tmp_path: Path) -> None:

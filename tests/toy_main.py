@@ -46,13 +46,16 @@ def replace(self: Path, target: Path, rename: Callable[..., Any] = Path.replace)
     return result
 
 
-prunekit.train.SAVE_EVERY_S, prunekit.train.SAVE_SHARE = 0.0, 1e9
-prunekit.train._State.step = before("step", prunekit.train._State.step)
-prunekit.execute.Execution._evaluate = before("evaluate", prunekit.execute.Execution._evaluate)
-prunekit.pruner.Unstructured.cut = before("cut", prunekit.pruner.Unstructured.cut)
-prunekit.store.sync = before("finish", prunekit.store.sync)
-Path.replace = replace
-prunekit.cli.run.write_report = lambda path: [path]  # plots take longer than all the rest
+def arm() -> None:
+    prunekit.train.SAVE_EVERY_S, prunekit.train.SAVE_SHARE = 0.0, 1e9
+    prunekit.train._State.step = before("step", prunekit.train._State.step)
+    prunekit.execute.Execution._evaluate = before("evaluate", prunekit.execute.Execution._evaluate)
+    prunekit.pruner.Unstructured.cut = before("cut", prunekit.pruner.Unstructured.cut)
+    prunekit.store.sync = before("finish", prunekit.store.sync)
+    Path.replace = replace
+    prunekit.cli.run.write_report = lambda path: [path]  # plots take longer than all the rest
+
 
 if __name__ == "__main__":
+    arm()
     main()

@@ -16,6 +16,9 @@ def main() -> None:
     except PruneKitError as error:
         sys.stderr.write(f"prunekit: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:  # a folder that may not be written, a disk that went away: no bug of ours
+        sys.stderr.write(f"prunekit: {error}. Mend that, and give the same command again.\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("prunekit: interrupted\n")
         sys.exit(130)

@@ -47,9 +47,11 @@ def copy_recipe(name: str, file: Path) -> None:
 
 def show_plan(name: str, overrides: Sequence[str]) -> None:
     """Print the stages with their densities, steps and estimated time."""
+    from prunekit.environment import keep_heap
     from prunekit.job import bind_job, expected
     from prunekit.recipe import read_recipe
 
+    keep_heap()
     registry = Registry.discover()
     job = bind_job(read_recipe(name, overrides, registry), registry)
     model = job.model()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import signal
 import sys
 import threading
@@ -37,21 +38,23 @@ def run_recipe(
     job = bind_job(read_recipe(name, overrides, registry), registry)
     accelerator = make_accelerator(job.recipe.precision, device)
     run = Run(out or Path("runs") / f"{Path(name).stem}-{job.recipe.digest()}")
+    now = describe(accelerator, job.task.fingerprint())
     with closing(run), stopping() as stop:
         if accelerator.is_main_process:
             if fresh:
                 put_aside(run.path)
-            run.open(job.recipe, describe(accelerator, job.task.fingerprint()), stored_plan(job.plan))
+            run.open(job.recipe, now, stored_plan(job.plan))
         accelerator.wait_for_everyone()
-        differing = adopt(read_json(run.path / "env.json"), describe(accelerator, job.task.fingerprint()), drift=drift)
-        with screen(job.plan, quiet=quiet or not accelerator.is_main_process) as watch:
+        differing = adopt(read_json(run.path / "env.json"), now, drift=drift)
+        with screen(job.plan, quiet=quiet, main=accelerator.is_main_process) as watch:
             for text in differing:
                 watch.note(f"drifting: {text}; the result will not be bit-identical.")
-            watch.note(f"{run.path}: {progress(run, job)}")
+            if not quiet:
+                watch.note(f"{run.path}: {progress(run, job)}")
             try:
                 Execution(job, run, accelerator, watch, stop.is_set).walk()
             except (Interrupted, KeyboardInterrupt) as stopped:
-                command = " ".join(["prunekit", *(word for word in sys.argv[1:] if word != "--fresh")])
+                command = shlex.join(["prunekit", *(word for word in sys.argv[1:] if word != "--fresh")])
                 raise Interrupted(f"{str(stopped) or 'stopped at once.'} Go on with: {command}") from None
     if accelerator.is_main_process:
         finish(run)
@@ -84,11 +87,12 @@ def put_aside(path: Path) -> None:
         RunError: another process is writing there.
     """
     if (path / "recipe.yaml").exists():
-        with closing(Run(path)) as run:
-            run.acquire()
+        path = path.resolve()
         names = (path.with_name(f"{path.name}~{n}") for n in itertools.count(1))
         free = next(name for name in names if not name.exists())
-        path.rename(free)
+        with closing(Run(path)) as run:
+            run.acquire()
+            path.rename(free)
         sys.stderr.write(f"put aside as {free}\n")
 
 

@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from prunekit.files import read_json
@@ -22,10 +24,10 @@ REFRESH_S = 0.25
 
 
 @contextmanager
-def screen(plan: Plan, *, quiet: bool) -> Iterator[Watch]:
-    """Yield a watcher that suits the output."""
-    if quiet:
-        yield Quiet()
+def screen(plan: Plan, *, quiet: bool, main: bool) -> Iterator[Watch]:
+    """Yield a watcher that suits the output; of several processes only the main one speaks."""
+    if quiet or not main:
+        yield Quiet(speaks=main)
     elif sys.stdout.isatty():
         console = Console()
         with Live(console=console, refresh_per_second=4, transient=True) as live:
@@ -35,8 +37,11 @@ def screen(plan: Plan, *, quiet: bool) -> Iterator[Watch]:
 
 
 @final
+@dataclass(frozen=True)
 class Quiet:
-    """Says nothing but what a person must know."""
+    """Says nothing but what a person must know, on standard error; nothing at all unless it ``speaks``."""
+
+    speaks: bool
 
     def stage(self, stage: Stage, density: float, clock: int) -> None:
         """Ignore."""
@@ -45,7 +50,9 @@ class Quiet:
         """Ignore."""
 
     def note(self, text: str) -> None:
-        """Ignore."""
+        """Print a line."""
+        if self.speaks:
+            sys.stderr.write(text + "\n")
 
     def done(self, stage: Stage, folder: Path) -> None:
         """Ignore."""
@@ -53,18 +60,18 @@ class Quiet:
 
 @final
 class Screen:
-    """Stage, step, loss, images/s and time left; a line for every finished stage."""
+    """Stage, step, loss, images/s and time left; above it, on a terminal, the table of what is finished."""
 
     def __init__(self, plan: Plan, console: Console, live: Live | None) -> None:
         self.console, self.live = console, live
         self.steps_left = {stage.name: max(0, stage.end - stage.start.clock) for stage in plan}
-        self.density = 1.0
         self.started_s = self.last_s = time.monotonic()
         self.images = self.steps = 0
+        self.finished: list[tuple[str, ...]] = []
+        self.header: tuple[str, ...] = ()
 
     def stage(self, stage: Stage, density: float, clock: int) -> None:
         """Start counting a stage's speed."""
-        self.density = density
         self.steps_left[stage.name] = stage.end - clock
         self.started_s = self.last_s = time.monotonic()
         self.images = self.steps = 0
@@ -89,7 +96,7 @@ class Screen:
             f"{self.images / (now_s - self.started_s):.1f} images/s  left: stage {span(here)}, run {span(whole)}"
         )
         if self.live:
-            self.live.update(Group(Text(line)))
+            self.live.update(self._picture(line))
         else:
             self.console.print(line)
 
@@ -98,17 +105,30 @@ class Screen:
         self.console.print(Text(text), soft_wrap=True)
 
     def done(self, stage: Stage, folder: Path) -> None:
-        """Print a finished stage's scores."""
+        """Show a finished stage's densities and scores."""
         self.steps_left[stage.name] = 0
         facts, measures = read_json(folder / "stage.json"), read_json(folder / "metrics.json")
         scores: dict[str, list[float]] = {}
         for measure in measures:
             if measure["metric"] == measures[0]["metric"]:
                 scores.setdefault(measure["task"], []).append(measure["value"])
-        means = "  ".join(f"{task} {sum(values) / len(values):.2f}" for task, values in scores.items())
+        means = {task: f"{sum(values) / len(values):.2f}" for task, values in scores.items()}
         metric = measures[0]["metric"] if measures else ""
-        of_all = f", {facts['remaining'] / facts['total']:.2%} of all" if "remaining" in facts else ""
-        self.note(f"{stage.name}: done, density {facts['density']:.2%} of prunable{of_all}; {metric} {means}")
+        of_all = f"{facts['remaining'] / facts['total']:.2%}" if "remaining" in facts else "-"
+        if self.live is None:
+            listed = "  ".join(f"{task} {mean}" for task, mean in means.items())
+            density = f"density {facts['density']:.2%} of prunable, {of_all} of all"
+            self.console.print(f"{stage.name}: done, {density}; {metric} {listed}")
+            return
+        self.header = ("stage", "of prunable", "of all", *(f"{task} {metric}" for task in means))
+        self.finished.append((stage.name, f"{facts['density']:.2%}", of_all, *means.values()))
+        self.live.update(self._picture(""))
+
+    def _picture(self, line: str) -> Group:
+        table = Table(*self.header, box=None, pad_edge=False)
+        for row in self.finished:
+            table.add_row(*row)
+        return Group(table, Text(line))
 
 
 def span(seconds: float) -> str:

@@ -41,6 +41,8 @@ def restore_files(run: Path, images: Sequence[Path], out: Path, *, stage: str | 
         RunError: not such a run, or no such stage.
         DataError: an image cannot be read, or its output would overwrite something; checked before any work.
     """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file, not a folder; choose another with -o.")
     targets = [out / image.name for image in images]
     for image, target in zip(images, targets, strict=True):
         if not image.is_file():
@@ -83,6 +85,8 @@ def write(pixels_hwc: Pixels, target: Path) -> None:
         try:
             kind = Image.registered_extensions()[target.suffix.lower()]
             Image.fromarray(pixels_hwc).save(file, format=kind, **_QUALITY.get(target.suffix.lower(), {}))
-        except (KeyError, OSError) as cause:
-            target.unlink()
+        except BaseException as cause:
+            target.unlink()  # no half a picture under a good name
+            if not isinstance(cause, (KeyError, OSError, ValueError)):
+                raise
             raise DataError(f"{target} cannot be written as {target.suffix or 'an image'}: {cause}.") from cause

@@ -9,9 +9,10 @@ from PIL import Image
 
 from prunekit.job import Job, bind_job, expected
 from prunekit.masks import Masks
-from prunekit.plan import Density, Rate, Rewind
+from prunekit.plan import Rewind
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
+from prunekit.schedule import Density, Rate
 
 
 @pytest.fixture(scope="module")

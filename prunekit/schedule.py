@@ -1,0 +1,130 @@
+"""How much is cut: amounts, and schedules of densities over the progress of a run (no torch)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from prunekit.errors import RecipeError, SelectionError
+
+Schedule = Callable[[float], float]
+"""Progress in [0, 1] -> density in (0, 1]."""
+
+
+@final
+@dataclass(frozen=True)
+class Density:
+    """Keep exactly ``round(value * prunable)`` entries; ``value`` is a share of the prunable ones, in (0, 1]."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value <= 1:
+            raise SelectionError(f"density must be above 0 and at most 1, not {self.value:g}: it is the share kept.")
+
+    def keep(self, kept: int, prunable: int) -> int:
+        """Return how many of ``kept`` survivors stay, of ``prunable`` entries in all; never more than survive."""
+        return min(kept, round(self.value * prunable))
+
+
+@final
+@dataclass(frozen=True)
+class Rate:
+    """Remove exactly ``ceil(value * (n - 1))`` of the n survivors; ``value`` in [0, 1).
+
+    Reference:
+        arXiv 2510.14463, published code: strictly below the ``value`` quantile (linear interpolation) of the
+        survivors, which without ties is this count. With ties we still remove exactly this count.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value < 1:
+            raise SelectionError(f"rate must be at least 0 and below 1, not {self.value:g}: it is the share removed.")
+
+    def keep(self, kept: int, prunable: int) -> int:
+        """Return how many of ``kept`` survivors stay; ``prunable`` plays no part."""
+        return kept - min(kept, max(0, math.ceil(self.value * (kept - 1))))
+
+
+Amount = Density | Rate
+
+
+def geometric(density: float) -> Schedule:
+    """Fall by the same factor each time: ``density ** progress``; density in (0, 1].
+
+    Example:
+        >>> [round(geometric(0.25)(t), 3) for t in (0, 0.5, 1)]
+        [1.0, 0.5, 0.25]
+
+    Reference:
+        Frankle & Carbin 2019 (arXiv 1803.03635), section 2: a fixed share of the survivors each round.
+    """
+    final_density = Density(density).value
+    return lambda progress: final_density**progress
+
+
+def linear(density: float) -> Schedule:
+    """Fall by the same amount each time: from 1 to ``density``, in (0, 1].
+
+    Example:
+        >>> [linear(0.2)(t) for t in (0, 0.5, 1)]
+        [1.0, 0.6, 0.2]
+    """
+    final_density = Density(density).value
+    return lambda progress: (1 - progress) + final_density * progress
+
+
+def cubic(density: float) -> Schedule:
+    """Fall fast at first, then ever more slowly: ``density + (1 - density) * (1 - progress) ** 3``.
+
+    Example:
+        >>> [cubic(0.2)(t) for t in (0, 0.5, 1)]
+        [1.0, 0.30000000000000004, 0.2]
+
+    Reference:
+        Zhu & Gupta 2017 (arXiv 1710.01878), equation 1, written for density instead of sparsity.
+    """
+    final_density = Density(density).value
+    return lambda progress: final_density + (1 - final_density) * (1 - progress) ** 3
+
+
+def explicit(densities: Sequence[float]) -> Schedule:
+    """Step through a list of falling densities, each in (0, 1]: entry k of n is reached at progress k / n.
+
+    Example:
+        >>> levels(explicit([0.5, 0.1]), rounds=2)
+        (0.5, 0.1)
+    """
+    steps = tuple(Density(density).value for density in densities)
+    if not steps or any(after > before for before, after in itertools.pairwise(steps)):
+        raise SelectionError(f"explicit densities must be a non-empty, falling list, not {list(steps)}.")
+    return lambda progress: (
+        1.0 if progress <= 0 else steps[min(len(steps), math.ceil(progress * len(steps) - 1e-9)) - 1]
+    )
+
+
+def rate(rate: float) -> Rate:
+    """Remove the same share of the survivors each time, counted as the MIR-L paper does (see `Rate`)."""
+    return Rate(rate)
+
+
+def levels(schedule: Schedule, *, rounds: int) -> tuple[float, ...]:
+    """Return the densities after each of ``rounds`` cuts: the schedule at progress 1/rounds, 2/rounds, ..., 1.
+
+    Example:
+        >>> [round(d, 3) for d in levels(geometric(0.125), rounds=3)]
+        [0.5, 0.25, 0.125]
+    """
+    if rounds < 1:
+        raise RecipeError(f"rounds must be at least 1, not {rounds}: a plan without a cut prunes nothing.")
+    densities = tuple(schedule(k / rounds) for k in range(1, rounds + 1))
+    if any(after == before < 1 for before, after in itertools.pairwise(densities)):
+        raise RecipeError(
+            f"{rounds} rounds, but the schedule gives only {list(dict.fromkeys(densities))}: set rounds to match."
+        )
+    return densities
