@@ -6,7 +6,7 @@ are made up: this data shows that a run works and how its rounds compare, never 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,21 +34,24 @@ REPEATS = {"denoise": 1, "derain": 4, "dehaze": 2}
 """How often an epoch visits each training photograph, noise so often at each sigma; rain takes longest to learn."""
 
 
-def embedded(tasks: Sequence[str], sigmas: Sequence[int]) -> Items:
+def embedded(tasks: Sequence[str], sigmas: Sequence[int], *, repeats: Mapping[str, int] | None = None) -> Items:
     """Return the embedded photographs as items of each task, a training item as often as ``REPEATS`` says.
 
     Args:
         tasks: among ``items.TASKS``.
         sigmas: noise levels of the task ``"denoise"``, on the 0..255 scale.
+        repeats: task -> visits of a training item in an epoch, where they differ from ``REPEATS``.
 
     Raises:
         DataError: an installed package lacks a photograph.
     """
 
+    often = {**REPEATS, **(repeats or {})}
+
     def items(photographs: Sequence[str], task: str) -> list[Item]:
         return [Item(name, DATASET, _find(path)) for name in item_tasks(task, sigmas) for path in photographs]
 
-    train = [item for task in tasks for item in items(TRAIN, task) * REPEATS[task]]
+    train = [item for task in tasks for item in items(TRAIN, task) * often[task]]
     return Items(train, [item for task in tasks for item in items(TEST, task)])
 
 

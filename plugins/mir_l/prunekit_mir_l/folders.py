@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -62,7 +62,14 @@ def sets(root: Path, split: str, task: str) -> list[ImageSet]:
     return [ImageSet(split, task, folder, tuple(_scenes(folder, task))) for folder in folders]
 
 
-def folders(root: Path | str, tasks: Sequence[str] | None, sigmas: Sequence[int] = SIGMAS, *, patch: int = 64) -> Items:
+def folders(
+    root: Path | str,
+    tasks: Sequence[str] | None,
+    sigmas: Sequence[int] = SIGMAS,
+    *,
+    patch: int = 64,
+    repeats: Mapping[str, int] | None = None,
+) -> Items:
     """Return the items of a data folder, each training item as often as the published balance has it.
 
     Every file's header is read, to refuse what would end a training later; on the full data that takes some seconds.
@@ -72,6 +79,7 @@ def folders(root: Path | str, tasks: Sequence[str] | None, sigmas: Sequence[int]
         tasks: among ``items.TASKS``, each of which must then be there; None takes what there is.
         sigmas: noise levels, on the 0..255 scale.
         patch: side of the training crops; smaller training images are refused.
+        repeats: task -> visits of a training item in an epoch, where they differ from ``REPEATS``.
 
     Raises:
         DataError: a folder, all of a task's images, or half of a pair is missing; the images of a pair differ in
@@ -85,11 +93,13 @@ def folders(root: Path | str, tasks: Sequence[str] | None, sigmas: Sequence[int]
         raise DataError(f"{root} holds no training images: put them in " + " or ".join(map(_place, TASKS)) + ".")
     found = {(task, split): _checked(root, split, task, patch) for task in wanted for split in ("train", "test")}
 
+    often = {**REPEATS, **(repeats or {})}
+
     def items(split: str) -> Iterator[Item]:
         for task in wanted:
             for name in item_tasks(task, sigmas):
-                repeats = REPEATS[task] if split == "train" else 1
-                yield from [Item(name, i.dataset, i.target, i.input) for i in found[task, split]] * repeats
+                times = often[task] if split == "train" else 1
+                yield from [Item(name, i.dataset, i.target, i.input) for i in found[task, split]] * times
 
     return Items(list(items("train")), list(items("test")))
 

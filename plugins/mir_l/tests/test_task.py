@@ -172,6 +172,15 @@ def test_ones_own_images_are_trained_and_tested_on(folder: Path) -> None:
     assert {m.protocol for m in measures} == {"RGB, float, clipped to [0, 1], per image; SSIM uniform 7x7"}
 
 
+def test_repeats_change_the_balance_of_the_tasks() -> None:
+    one, two = mir_l(steps=1), mir_l(steps=1, repeats={"dehaze": 5})
+    count = [sum(item.task == "dehaze" for item in task.crops.items) for task in (one, two)]
+    assert count == [2 * 6, 5 * 6]
+    assert len(two.crops) - len(one.crops) == 3 * 6
+    with pytest.raises(RecipeError, match="did you mean 'dehaze'"):
+        mir_l(steps=1, repeats={"dehase": 5})
+
+
 def test_the_fingerprint_changes_with_the_data_only(folder: Path) -> None:
     first = task(data=str(folder)).fingerprint()
     assert task(data=str(folder), seed=5, steps=7).fingerprint() == first
