@@ -6,36 +6,13 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from data_folder import paint
 
 from prunekit.errors import DataError
 from prunekit_mir_l.folders import folders
 
 RAIN = Path("train/derain/Rain100L")
-
-
-def paint(path: Path, height: int = 96, width: int = 80) -> None:
-    """Write an image of random pixels."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(len(str(path))).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Make a data folder: in each split two clean images, two rainy pairs and one hazy pair."""
-    for split in ("train", "test"):
-        home = tmp_path / "data" / split
-        for name in ("a.jpg", "b.PNG"):
-            paint(home / "denoise" / "BSD" / name)
-        for name in ("rain-001", "rain-002"):
-            paint(home / "derain" / "Rain100L" / "input" / f"{name}_rainy.png")
-            paint(home / "derain" / "Rain100L" / "target" / f"{name}_gt.png")
-        paint(home / "dehaze" / "OTS" / "input" / "0001_0.8_0.2_hazy.jpg")
-        paint(home / "dehaze" / "OTS" / "target" / "0001_0.8_0.2_gt.png")
-    return tmp_path / "data"
 
 
 def test_all_three_tasks_with_the_published_balance(tree: Path) -> None:
