@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from prunekit.cli import main
+from prunekit.cli.app import build
+from prunekit.errors import PluginError
 from prunekit.files import read_json
+from prunekit.registry import Registry
 
 TESTS = Path(__file__).parent
 TOY = str(TESTS / "toy.yaml")
@@ -110,6 +115,16 @@ def test_mistakes_cost_two(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_plugin_that_fails_to_import_leaves_the_other_verbs_alone() -> None:
+    point = EntryPoint(name="bad", value="no_such_module_here:app", group="prunekit.command")
+    program = build(Registry.discover([point]))
+    assert CliRunner().invoke(program, ["list"]).exit_code == 0
+    assert "broken: call it to see why" in CliRunner().invoke(program, ["--help"]).output
+    error = CliRunner().invoke(program, ["bad"]).exception
+    assert isinstance(error, PluginError)
+    assert "command 'bad' of an installed package could not be imported" in str(error)
 
 
 def test_cp_never_overwrites(

@@ -35,15 +35,13 @@ def _plugin(entry: Entry) -> typer.Typer:
         loaded: typer.Typer = entry.load()
         return loaded
     except PluginError as error:  # the other verbs must go on working
-        broken, message = (
-            typer.Typer(invoke_without_command=True, help=f"(broken: see `{entry.name} --why`)"),
-            str(error),
-        )
+        message = str(error)
 
-        @broken.callback()
-        def fail(why: Annotated[bool, typer.Option(help="Say what is wrong.")] = True) -> None:
+        def fail() -> None:
             raise PluginError(message)
 
+        broken = typer.Typer()
+        broken.callback(invoke_without_command=True, help="(broken: call it to see why)")(fail)
         return broken
 
 
