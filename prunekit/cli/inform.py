@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,10 @@ from prunekit.registry import KINDS, Registry
 
 if TYPE_CHECKING:
     from prunekit.job import Job
+    from prunekit.report.table import Table as Plain
 
 PROBE_STEPS = 3
+COLUMNS = 5
 
 
 def show_registry() -> None:
@@ -97,16 +100,24 @@ def step_seconds(job: Job) -> float:
 
 
 def tables(run: Path) -> list[Table]:
-    """Return a run's results as two tables that fit 80 columns: what each stage costs, and how good it is."""
+    """Return a run's results as tables that fit 80 columns: what each stage costs, and how good it is."""
     from prunekit.report.results import read_results
     from prunekit.report.table import costs, metrics, quality
 
     results = read_results(run)
-    laid_out = [costs(results), *(quality(results, metric) for metric in metrics(results)[:1])]
+    scores = [part for metric in metrics(results)[:1] for part in _narrow(quality(results, metric))]
     shown = []
-    for plain in laid_out:
-        table = Table(*plain.header, box=None, pad_edge=False, caption_justify="left")
+    for plain in (costs(results), *scores):
+        table = Table(*(title.replace("latency, eager", "eager") for title in plain.header), box=None, pad_edge=False)
         for row in plain.rows:
             table.add_row(*(cell.replace(" %", "%").replace(" (", "\n(") for cell in row))
         shown.append(table)
     return shown
+
+
+def _narrow(wide: Plain) -> Iterator[Plain]:
+    """Cut a table into such of at most `COLUMNS` columns beside the first."""
+    for start in range(1, len(wide.header), COLUMNS):
+        columns = (0, *range(start, min(start + COLUMNS, len(wide.header))))
+        rows = tuple(tuple(row[column] for column in columns) for row in wide.rows)
+        yield replace(wide, header=tuple(wide.header[column] for column in columns), rows=rows)
