@@ -6,37 +6,30 @@ import hashlib
 import multiprocessing
 import os
 import random
-import runpy
 import signal
-import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import toy_main
 
 TESTS = Path(__file__).parent
 RESULTS = ("weights.safetensors", "cut.safetensors", "next.safetensors", "metrics.json", "stage.json")
 TASK = ("task.steps=12", "task.dropout=0.3", "task.workers=1")
 
 
+# Forked by a server that has imported torch (importing it each time would take most of the time) and never trained
+# (autograd's threads do not survive a fork).
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["prunekit.cli.run", "prunekit.pruner"])
+
+
 def start(out: Path, *overrides: str, kill_at: str = "nowhere:0") -> BaseProcess:
-    out.parent.mkdir(exist_ok=True)
     arguments = ["prunekit", "run", str(TESTS / "toy.yaml"), *overrides, "--out", str(out), "--device", "cpu"]
-    # Forked, for importing torch again in every process would take most of the time.
-    process = multiprocessing.get_context("fork").Process(target=_main, args=(arguments, kill_at, printed(out)))
+    process = SERVER.Process(target=toy_main.run, args=(arguments, kill_at, printed(out)))
     process.start()
     return process
-
-
-def _main(arguments: list[str], kill_at: str, output: Path) -> None:
-    with output.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    sys.argv, os.environ["KILL_AT"] = arguments, kill_at
-    sys.path.insert(0, str(TESTS))
-    runpy.run_path(str(TESTS / "toy_main.py"), run_name="__main__")
 
 
 def printed(out: Path) -> Path:

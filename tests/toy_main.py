@@ -1,16 +1,19 @@
-"""``prunekit`` with a checkpoint at every step, killing itself where the environment variable KILL_AT says.
+"""``prunekit`` with a checkpoint at every step, killing itself where it is told to.
 
-KILL_AT is ``place:n``: at the n-th time that place is passed. Places: write (a file is written but not yet in place),
-renamed (just after), cut, evaluate, finish (a stage's results are filled but not published), step.
+``kill_at`` is ``place:n``: at the n-th time that place is passed. Places: write (a file is written but not yet in
+place), renamed (just after), cut, evaluate, finish (a stage's results are filled but not published), step.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import prunekit.cli.run
 import prunekit.execute
@@ -20,15 +23,14 @@ import prunekit.store
 import prunekit.train
 from prunekit.cli import main
 
-PLACE, _, TIMES = os.environ.get("KILL_AT", "nowhere:0").partition(":")
-passed = 0
+left: dict[str, int] = {}  # place -> how often it is still to be passed alive
 
 
 def kill(place: str) -> None:
-    global passed
-    passed += place == PLACE
-    if place == PLACE and passed == int(TIMES):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if place in left:
+        left[place] -= 1
+        if left[place] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def before(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,6 +58,16 @@ def arm() -> None:
     prunekit.cli.run.write_report = lambda path: [path]  # plots take longer than all the rest
 
 
-if __name__ == "__main__":
+def run(arguments: list[str], kill_at: str, output: Path) -> None:
+    """Be ``prunekit ARGUMENTS``, with everything it prints in a file."""
+    output.parent.mkdir(exist_ok=True)
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    sys.argv = arguments
+    place, _, times = kill_at.partition(":")
+    left[place] = int(times)
+    torch.set_num_threads(1)
     arm()
     main()
