@@ -6,6 +6,7 @@ place), renamed (just after), cut, evaluate, finish (a stage's results are fille
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -69,5 +70,6 @@ def run(arguments: list[str], kill_at: str, output: Path) -> None:
     place, _, times = kill_at.partition(":")
     left[place] = int(times)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in a process of one's own
     arm()
     main()
