@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -45,7 +45,6 @@ class Stage:
 
 
 Plan = tuple[Stage, ...]
-Strategy = Callable[..., Plan]
 
 
 def rewind_point(text: str, *, steps: int, keep: Sequence[str] = ()) -> Rewind:

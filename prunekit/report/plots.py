@@ -17,7 +17,7 @@ from prunekit.files import write_atomic
 from prunekit.report.results import StageResult, damaged, read_plan, read_samples
 from prunekit.report.table import against, dense, digits, labels, metrics
 
-INK, BLUE, RED, GREY = "#222222", "#0072B2", "#D55E00", "#767676"  # Okabe and Ito's, apart for all eyes
+INK, BLUE, RED = "#222222", "#0072B2", "#D55E00"  # Okabe and Ito's, apart for all eyes
 STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
