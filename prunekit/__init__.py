@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from prunekit.schedule import Density, Rate, cubic, explicit, geometric, levels, linear
     from prunekit.score import magnitude, random, ticket
     from prunekit.select import prunable
+    from prunekit.sparse.source import load, save
+    from prunekit.sparse.ticket import Ticket
     from prunekit.task import Measure, Sample, Task
 
 _HOME = {
@@ -28,6 +30,7 @@ _HOME = {
     "Sample": "task",
     "Stage": "plan",
     "Task": "task",
+    "Ticket": "sparse.ticket",
     "Unstructured": "pruner",
     "batches": "data",
     "cubic": "schedule",
@@ -40,6 +43,7 @@ _HOME = {
     "iterative": "plan",
     "levels": "schedule",
     "linear": "schedule",
+    "load": "sparse.source",
     "magnitude": "score",
     "per_layer": "allocate",
     "prunable": "select",
@@ -47,6 +51,7 @@ _HOME = {
     "random": "score",
     "recalibrate": "rewind",
     "restore": "rewind",
+    "save": "sparse.source",
     "share": "data",
     "snapshot": "rewind",
     "solve_total": "pruner",
@@ -63,6 +68,7 @@ __all__ = [
     "Sample",
     "Stage",
     "Task",
+    "Ticket",
     "Unstructured",
     "batches",
     "cubic",
@@ -75,6 +81,7 @@ __all__ = [
     "iterative",
     "levels",
     "linear",
+    "load",
     "magnitude",
     "per_layer",
     "prunable",
@@ -82,6 +89,7 @@ __all__ = [
     "random",
     "recalibrate",
     "restore",
+    "save",
     "share",
     "snapshot",
     "solve_total",

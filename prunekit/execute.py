@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
+from prunekit.bits import packed_bytes
 from prunekit.errors import Failed, RunError
 from prunekit.files import read_tensors, write_json, write_tensors
 from prunekit.job import Job
@@ -209,16 +210,29 @@ class Execution:
         masks = cut if isinstance(cut, Masks) else None
         model = self.job.model()  # not the trained one: autocast would hide its weights from the counter
         total = sum(parameter.numel() for parameter in model.parameters())
-        macs = count_macs(model, self.job.task.example(), masks)
+        example = self.job.task.example()
+        macs = count_macs(model, example, masks)
         facts: dict[str, Any] = {"name": stage.name, "density": cut.density, "total": total, "unused": unused}
         if masks is not None:
             facts |= {"prunable": masks.prunable, "kept": masks.kept, "emptied": list(masks.emptied())}
             facts["remaining"] = total - masks.prunable + masks.kept
+            facts["ticket_bytes"] = _ticket_bytes(model, masks)
             facts["per_tensor"] = {name: list(counts) for name, counts in masks.per_tensor().items()}
+        if isinstance(example, Tensor):
+            facts["input"] = {"shape": list(example.shape), "dtype": str(example.dtype).removeprefix("torch.")}
         return facts | {"macs_dense": macs.dense, "macs_kept": macs.kept}
 
     def _latency(self, model: nn.Module) -> float:
         return latency_ms(model, to_device(self.job.task.example(), self.accelerator.device))
+
+
+def _ticket_bytes(model: nn.Module, masks: Masks) -> int:
+    """Return the bytes of mask bits, kept values and every other tensor, as a ticket file has them."""
+    kept = {name: kept for name, (kept, _) in masks.per_tensor().items()}
+    return sum(
+        packed_bytes(tensor.numel(), kept.get(name, tensor.numel()), tensor.element_size())
+        for name, tensor in snapshot(model).items()
+    )
 
 
 def _emptied(cut: Cut) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        temporary.chmod(0o666 & ~_umask())  # safetensors would keep its files from everyone else
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
@@ -37,6 +38,13 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     except SafetensorError as cause:  # its own words for an OSError
         _discard(temporary)
         raise Failed(f"writing {path} failed: {cause}. Free some space; the same command then continues.") from cause
+
+
+def _umask() -> int:
+    """Return what new files are not to permit; the system tells it only to those who set it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _discard(temporary: Path) -> None:
@@ -59,6 +67,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_existing(path: Path) -> None:
+    """Raise CheckpointError if something stands at ``path``: what users name as an output is never overwritten."""
+    if path.exists():
+        raise CheckpointError(f"{path} exists already and is left as it is; choose another name.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically; see `write_atomic`."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -79,9 +93,10 @@ def read_json(path: Path) -> Any:
         ) from cause
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors to a plain safetensors file, atomically, bit for bit."""
-    write_atomic(path, lambda temporary: save_file(_apart(tensors), temporary, metadata={"format": "pt"}))
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors to a safetensors file, atomically, bit for bit; ``metadata`` are texts for its header."""
+    header = dict(metadata or {"format": "pt"})
+    write_atomic(path, lambda temporary: save_file(_apart(tensors), temporary, metadata=header))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

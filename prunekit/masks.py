@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from prunekit.bits import pack, unpack
 from prunekit.errors import MaskError, nearest
 from prunekit.select import parameters, prunable
 
@@ -110,12 +110,24 @@ class Masks(Mapping[str, Tensor]):
             if not self[name].all():
                 _zero_(parameter, _like(parameter, self[name]))
 
+    def revived(self, model: nn.Module) -> dict[str, int]:
+        """Return name -> number of cut weights that are not zero in the model, where there are any.
+
+        Raises:
+            MaskError: the masks do not fit the model.
+        """
+        counts = {
+            name: int(torch.count_nonzero((parameter.detach() != 0).logical_and_(~_like(parameter, self[name]))))
+            for name, parameter in _fitting(model, self).items()
+        }
+        return {name: count for name, count in counts.items() if count}
+
     def digest(self) -> str:
         """Return 16 hex digits over names, shapes and bits, equal exactly where masks are; for ranks to compare."""
         digest = hashlib.sha256()
         for name in sorted(self):
             digest.update(f"{name}{tuple(self[name].shape)}".encode())
-            digest.update(_pack(self[name]).numpy().tobytes())
+            digest.update(pack(self[name]).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -125,7 +137,7 @@ class Masks(Mapping[str, Tensor]):
         """
         state: dict[str, Tensor] = {}
         for position, (name, mask) in enumerate(self.items()):
-            state[f"bits/{name}"] = _pack(mask)
+            state[f"bits/{name}"] = pack(mask)
             state[f"place/{name}"] = torch.tensor([position, *mask.shape], dtype=torch.int64)
         return state
 
@@ -140,7 +152,7 @@ class Masks(Mapping[str, Tensor]):
         if not places or state.keys() != {f"{part}/{name}" for name in places for part in ("bits", "place")}:
             raise MaskError(f"these {len(state)} tensors are not masks written by PruneKit, or some are missing.")
         ordered = sorted(places.items(), key=lambda item: item[1][0])
-        return Masks({name: _unpack(name, state[f"bits/{name}"], shape) for name, (_, *shape) in ordered})
+        return Masks({name: unpack(state[f"bits/{name}"], shape, name=name) for name, (_, *shape) in ordered})
 
 
 @contextmanager
@@ -194,7 +206,11 @@ def hold(model: nn.Module, masks: Masks) -> Iterator[None]:
         handles.append(register_optimizer_step_post_hook(after_step))
     try:
         yield
-        _verify(model, masks)
+        for name, count in masks.revived(model).items():
+            raise MaskError(
+                f"{name!r} leaves hold() with {count} cut weights that are not zero: something other than a torch "
+                "optimiser wrote to it (a copy, an average, load_state_dict); call masks.apply_(model) after it does."
+            )
     finally:
         for handle in handles:
             handle.remove()
@@ -226,31 +242,3 @@ def _zero_(tensor: Tensor, kept: Tensor) -> None:
     takes a branch per weight.
     """
     tensor.detach().view(_INTEGERS[tensor.element_size()]).mul_(kept)
-
-
-def _verify(model: nn.Module, masks: Masks) -> None:
-    for name, parameter in _fitting(model, masks).items():
-        if wrong := int(torch.count_nonzero((parameter.detach() != 0).logical_and_(~_like(parameter, masks[name])))):
-            raise MaskError(
-                f"{name!r} leaves hold() with {wrong} cut weights that are not zero: something other than a torch "
-                "optimiser wrote to it (a copy, an average, load_state_dict); call masks.apply_(model) after it does."
-            )
-
-
-def _pack(mask: Tensor) -> Tensor:
-    """Return the bits of a bool tensor in row-major order, eight to a uint8, the first in the lowest bit."""
-    eights = nn.functional.pad(mask.flatten(), (0, -mask.numel() % 8)).view(torch.uint8)
-    packed = eights[0::8].clone()
-    for bit in range(1, 8):
-        packed |= eights[bit::8] << bit
-    return packed
-
-
-def _unpack(name: str, packed: Tensor, shape: list[int]) -> Tensor:
-    count = math.prod(shape)
-    if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
-        raise MaskError(f"the bits of mask {name!r} are damaged: {packed.numel()} bytes for shape {tuple(shape)}.")
-    bits = torch.empty(packed.numel(), 8, dtype=torch.bool)
-    for bit in range(8):
-        bits[:, bit] = (packed >> bit) & 1
-    return bits.flatten()[:count].reshape(shape)

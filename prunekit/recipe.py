@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, final, get_type_hints
@@ -156,12 +157,14 @@ def bind(
     Raises:
         RecipeError: unknown option (suggests the nearest), missing one, or a wrong type.
     """
-    parameters = {key: value for key, value in inspect.signature(factory).parameters.items() if key not in given}
-    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    named, takes_any = _parameters(factory)
+    parameters = {key: value for key, value in named.items() if key not in given}
+    code = getattr(factory, "func", factory)  # of a functools.partial
+    hints = get_type_hints(code.__init__ if inspect.isclass(code) else code)
     for key in options:
-        if key not in parameters:
+        if key not in parameters and not takes_any:
             raise RecipeError(f"{where} has no option {key!r}: {nearest(key, parameters)}")
-    bound: dict[str, Any] = {}
+    bound: dict[str, Any] = {key: value for key, value in options.items() if key not in parameters}
     for key, parameter in parameters.items():
         if key in options:
             bound[key] = _typed(hints.get(key, Any), options[key], f"{where}.{key}")
@@ -170,6 +173,14 @@ def bind(
         else:
             bound[key] = parameter.default
     return bound
+
+
+def _parameters(factory: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return a factory's named parameters, and whether it takes others too (``**kwargs``, as timm's do)."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = inspect.signature(factory).parameters
+    named = {key: parameter for key, parameter in found.items() if parameter.kind not in variadic}
+    return named, any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in found.values())
 
 
 def _typed(annotation: Any, value: Any, where: str) -> Any:
@@ -198,15 +209,22 @@ class Bound(BaseModel):
 def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Sequence[str] = ()) -> Bound:
     """Look up a name and check its options; an option called like a kind (``scorer``) is itself looked up and built.
 
+    A network is looked up and left to the factory to build, as often as it needs a fresh one.
+
     Raises:
         RecipeError, PluginError: as `Registry.get` and `bind` do.
     """
     factory = registry.get(kind, spec.name)
     if not callable(factory):
         raise RecipeError(f"{where}: {spec.name!r} names a {type(factory).__name__}; give a function or a class.")
-    accepted = [name for name in given if name in inspect.signature(factory).parameters]
+    try:
+        parameters, _ = _parameters(factory)
+    except ValueError as cause:
+        raise RecipeError(f"{where}: {spec.name!r} says nothing of its options; name a function around it.") from cause
+    accepted = [name for name in given if name in parameters]
+    defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, str)}
     parts: dict[str, Bound] = {}
-    for key, value in spec.options.items():
+    for key, value in {**defaults, **spec.options}.items():
         if key in KINDS and isinstance(value, (str, dict)):
             name = value if isinstance(value, str) else value.get("name")
             if not isinstance(name, str):
@@ -215,12 +233,24 @@ def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Se
                 )
             below = Named.model_validate(value)
             parts[key] = resolve(key, below, registry, where=f"{where}.{key}")
-    options = {**spec.options, **{key: part() for key, part in parts.items()}}
+    options = {**spec.options, **{key: part if key == "network" else part() for key, part in parts.items()}}
     arguments = bind(factory, options, where=where, given=accepted)
     plain = {
         key: parts[key].tree if key in parts else _plain(value, f"{where}.{key}") for key, value in arguments.items()
     }
-    return Bound(factory=factory, arguments=arguments, tree={"name": spec.name, **plain})
+    build = partial(_built, spec.name, factory) if kind == "network" else factory
+    return Bound(factory=build, arguments=arguments, tree={"name": spec.name, **plain})
+
+
+def _built(name: str, factory: Callable[..., Any], **options: Any) -> Any:
+    """Build a network; what its code says against the options is the user's to mend."""
+    try:
+        network = factory(**options)
+    except (TypeError, ValueError, RuntimeError, AssertionError, LookupError) as cause:
+        raise RecipeError(f"the network {name!r} cannot be built with these options: {cause}.") from cause
+    if not hasattr(network, "state_dict"):
+        raise RecipeError(f"{name!r} makes a {type(network).__name__}, not a torch.nn.Module: it names no network.")
+    return network
 
 
 def _plain(value: Any, where: str) -> Any:

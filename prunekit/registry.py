@@ -11,7 +11,7 @@ from typing import Any, final
 
 from prunekit.errors import PluginError, RecipeError, nearest
 
-KINDS = ("recipe", "task", "pruner", "scorer", "allocation", "strategy", "schedule", "command")
+KINDS = ("recipe", "task", "network", "pruner", "scorer", "allocation", "strategy", "schedule", "command")
 
 BUILT_IN = {
     "pruner": {"unstructured": "prunekit.pruner:Unstructured"},
@@ -46,17 +46,20 @@ class Entry:
         """Import the target.
 
         Raises:
-            PluginError: the import failed; names the distribution and the cause.
+            PluginError: the import failed, or the module has no such attribute; names the distribution and the cause.
         """
         module, _, attribute = self.target.partition(":")
         try:
             loaded = importlib.import_module(module)
-            return getattr(loaded, attribute) if attribute else loaded
         except Exception as cause:
             raise PluginError(
                 f"{self.kind} {self.name!r} of {self.distribution} could not be imported from {self.target}: "
-                f"{type(cause).__name__}: {cause}. Mend or uninstall that package."
+                f"{type(cause).__name__}: {cause}. Install, mend or uninstall that package."
             ) from cause
+        if attribute and not hasattr(loaded, attribute):
+            known = nearest(attribute, (name for name in dir(loaded) if name[0] != "_"))
+            raise PluginError(f"{self.kind} {self.name!r}: {module} has no {attribute!r}; {known}")
+        return getattr(loaded, attribute) if attribute else loaded
 
 
 @final
@@ -114,13 +117,17 @@ class Registry:
         return tuple(sorted(name for of_kind, name in self.entries if of_kind == kind))
 
     def find(self, kind: str, name: str) -> Entry:
-        """Return the entry; ``python:module:attribute`` names one's own code, registered nowhere.
+        """Return the entry of a registered name, or of one that is registered nowhere.
+
+        ``python:module:attribute`` names one's own code, and the network ``timm:NAME`` a model of timm.
 
         Raises:
             RecipeError: there is none; suggests the nearest name.
         """
         if name.startswith("python:"):
             return Entry(kind, name, name.removeprefix("python:"), "your own code")
+        if kind == "network" and name.startswith("timm:"):
+            return Entry(kind, name, f"timm.models:{name.removeprefix('timm:')}", "timm")
         entry = self.entries.get((kind, name))
         if entry is None:
             raise RecipeError(f"there is no {kind} {name!r}: {nearest(name, self.names(kind))}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -34,6 +35,44 @@ class Measure:
     protocol: str
     higher_is_better: bool = True
     baseline: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a metric over the ``n`` items of a data set; ``baseline`` where every item has one."""
+
+    task: str
+    dataset: str
+    metric: str
+    value: float
+    n: int
+    baseline: float | None
+    higher_is_better: bool
+    protocol: str
+
+
+def averages(measures: Iterable[Measure]) -> tuple[Mean, ...]:
+    """Return the means over items by task, data set and metric, in the order in which these appear."""
+    groups: dict[tuple[str, str, str], list[Measure]] = {}
+    for measure in measures:
+        groups.setdefault((measure.task, measure.dataset, measure.metric), []).append(measure)
+    return tuple(_mean(group) for group in groups.values())
+
+
+def _mean(measures: Sequence[Measure]) -> Mean:
+    first = measures[0]
+    inputs = [measure.baseline for measure in measures if measure.baseline is not None]
+    return Mean(
+        first.task,
+        first.dataset,
+        first.metric,
+        statistics.fmean(measure.value for measure in measures),
+        len(measures),
+        statistics.fmean(inputs) if len(inputs) == len(measures) else None,
+        first.higher_is_better,
+        " / ".join(dict.fromkeys(measure.protocol for measure in measures)),
+    )
 
 
 @final

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,12 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "j").write_text('{"a": ')
     with pytest.raises(RunError, match="j is missing or damaged"):
         read_json(tmp_path / "j")
+
+
+def test_files_are_for_whom_the_user_lets_read_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_tensors(tmp_path / "t.safetensors", {"w": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "t.safetensors").stat().st_mode) == 0o640

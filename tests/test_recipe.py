@@ -63,7 +63,7 @@ def test_the_resolved_recipe_states_every_default_and_resolves_to_itself() -> No
         ),
         ("seed", "must look like key.sub=value"),
         ("seed.x=1", "seed is 0 and has no keys below it"),
-        ("task.name=python:toy:tooy", "could not be imported from toy:tooy"),
+        ("task.name=python:toy:tooy", "toy has no 'tooy'; did you mean 'toy'"),
     ],
 )
 def test_mistakes_are_named_at_once(override: str, message: str) -> None:

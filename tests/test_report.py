@@ -59,6 +59,7 @@ def stage(run, name, masks, numbers, *, unused, macs_kept):
     write_json(done / "metrics.json", numbers)
     facts = {"name": name, "density": masks.density, "prunable": masks.prunable, "kept": masks.kept, "total": 14}
     facts |= {"remaining": masks.kept + 4, "emptied": list(masks.emptied()), "unused": unused}
+    facts |= {"ticket_bytes": 38 if masks.kept < 10 else 56}
     facts |= {"per_tensor": masks.per_tensor(), "macs_dense": 43_100_000_000, "macs_kept": macs_kept}
     write_json(done / "stage.json", facts)
     write_json(done / "cost.json", {"seconds": 12.5, "latency_ms": 44.25, "peak_mib": 900.0})
@@ -99,12 +100,12 @@ def test_costs_name_both_denominators_and_every_cost(run):
     table = costs(read_results(run))
     size = (run / DENSE / "done" / "weights.safetensors").stat().st_size
     assert table.header == (
-        *("stage", "steps", "kept of prunable (10)", "kept of all (14)", "weights file"),
+        *("stage", "steps", "kept of prunable (10)", "kept of all (14)", "weights file", "as a ticket"),
         *("MACs dense", "MACs kept", "latency, eager"),
     )
     assert table.rows == (
-        (DENSE, "1,300", "10 (100.00 %)", "14 (100.00 %)", f"{size} B", "43.1 G", "43.1 G", "44.2 ms"),
-        (TICKET, "1,200", "5 (50.00 %)", "9 (64.29 %)", f"{size} B", "43.1 G", "21.55 G", "44.2 ms"),
+        (DENSE, "1,300", "10 (100.00 %)", "14 (100.00 %)", f"{size} B", "56 B", "43.1 G", "43.1 G", "44.2 ms"),
+        (TICKET, "1,200", "5 (50.00 %)", "9 (64.29 %)", f"{size} B", "38 B", "43.1 G", "21.55 G", "44.2 ms"),
     )
     assert any("masks do not make it shorter" in note for note in table.notes)
 

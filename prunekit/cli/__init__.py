@@ -1,4 +1,4 @@
-"""The command line: ``prunekit run | plan | list | show | cp | eval | report`` and the verbs of plugins."""
+"""The command line: ``prunekit run | plan | list | show | cp | eval | report | export | inspect | bench``, and plugins."""
 
 from __future__ import annotations
 

@@ -14,6 +14,11 @@ Recipe = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A registered name (see `prunekit list`) or a YAML file.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. task.steps=200 seed=1.")]
+Source = Annotated[
+    str, typer.Argument(metavar="RUN|FILE|NAME", help="A run directory, a file of weights, or a network's name.")
+]
+Stage = Annotated[str | None, typer.Option(help="Name of a run's stage; default the last that is done.")]
+Network = Annotated[str | None, typer.Option(help="Name of the network, for plain weights files.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -21,7 +26,7 @@ def build(registry: Registry) -> typer.Typer:
     """Return the program, with the commands of installed plugins."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(prunekit)
-    for verb in (run, plan, show, cp, report):
+    for verb in (run, plan, show, cp, report, export, inspect, bench):
         app.command()(verb)
     app.command("list")(list_)
     app.command("eval")(evaluate)
@@ -119,3 +124,60 @@ def report(run: RunDir, out: Annotated[Path | None, typer.Option(help="Folder; d
 
     for path in write_report(run, out):
         typer.echo(str(path))
+
+
+def export(
+    source: Source,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file to write; never overwritten.")],
+    form: Annotated[str, typer.Option("--format", help="sparse (small), dense (safetensors) or onnx.")] = "sparse",
+    dtype: Annotated[str | None, typer.Option(help="float16 or bfloat16: half the bytes, with loss.")] = None,
+    compact: Annotated[bool, typer.Option("--compact", help="Remove channels that can never matter.")] = False,
+    stage: Stage = None,
+    network: Network = None,
+) -> None:
+    """Write a ticket as one file: small, or for other programs; what was written is read back and compared."""
+    from prunekit.cli.export import export_ticket
+
+    export_ticket(source, out, form=form, dtype=dtype, compact=compact, stage=stage, network=network)
+
+
+def inspect(
+    source: Source,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+    stage: Stage = None,
+    network: Network = None,
+) -> None:
+    """Print each tensor's shape, density, bytes, multiply-adds and dead channels, and the totals."""
+    from prunekit.cli.inspect import inspect_source
+
+    inspect_source(source, as_json=as_json, stage=stage, network=network)
+
+
+def bench(
+    source: Source,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--shape", help="Of an input, e.g. 1x3x256x256; may be repeated.")
+    ] = None,
+    backends: Annotated[
+        list[str] | None,
+        typer.Option("--backend", help="eager, eager-heap, compile, onnxruntime or openvino; may be repeated."),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Passes measured of each.")] = 7,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of every engine; default as PyTorch has it.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Where to write all columns; never overwritten.")] = None,
+    stage: Stage = None,
+    network: Network = None,
+) -> None:
+    """Measure what a network costs in every engine at hand, interleaved: latency, memory, bytes, multiply-adds."""
+    from prunekit.cli.bench import show_bench
+
+    show_bench(
+        source,
+        stage=stage,
+        network=network,
+        shapes=shapes or [],
+        backends=backends or [],
+        runs=runs,
+        threads=threads,
+        file=csv,
+    )

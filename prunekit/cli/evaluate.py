@@ -16,7 +16,7 @@ from prunekit.recipe import apply_overrides
 from prunekit.registry import Registry
 from prunekit.rewind import restore
 from prunekit.store import done_stages, read_recipe_file
-from prunekit.task import Measure
+from prunekit.task import Measure, averages
 
 
 def evaluate_run(run: Path, overrides: Sequence[str], *, stage: str | None, device: str) -> None:
@@ -44,12 +44,7 @@ def evaluate_run(run: Path, overrides: Sequence[str], *, stage: str | None, devi
 def means(measures: Sequence[Measure]) -> Table:
     """Return one row per task, data set and metric: the mean over items beside the untreated input's."""
     shown = Table("task", "data set", "items", "metric", "input", "output", "protocol", box=None, pad_edge=False)
-    groups: dict[tuple[str, str, str, str], list[Measure]] = {}
-    for measure in measures:
-        groups.setdefault((measure.task, measure.dataset, measure.metric, measure.protocol), []).append(measure)
-    for (task, dataset, metric, protocol), items in sorted(groups.items()):
-        inputs = [item.baseline for item in items if item.baseline is not None]
-        value = sum(item.value for item in items) / len(items)
-        baseline = f"{sum(inputs) / len(inputs):.4g}" if inputs else ""
-        shown.add_row(task, dataset, str(len(items)), metric, baseline, f"{value:.4g}", protocol)
+    for mean in sorted(averages(measures), key=lambda mean: (mean.task, mean.dataset, mean.metric)):
+        baseline = "" if mean.baseline is None else f"{mean.baseline:.4g}"
+        shown.add_row(mean.task, mean.dataset, str(mean.n), mean.metric, baseline, f"{mean.value:.4g}", mean.protocol)
     return shown

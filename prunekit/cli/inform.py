@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROBE_STEPS = 3
 COLUMNS = 5
+DENSE = ("weights file", "MACs dense")
 
 
 def show_registry() -> None:
@@ -100,7 +101,10 @@ def step_seconds(job: Job) -> float:
 
 
 def tables(run: Path) -> list[Table]:
-    """Return a run's results as tables that fit 80 columns: what each stage costs, and how good it is."""
+    """Return a run's results as tables that fit 80 columns: what each stage costs, and how good it is.
+
+    Sizes and multiply-adds of the dense network are in the report; here stand those of the ticket.
+    """
     from prunekit.report.results import read_results
     from prunekit.report.table import costs, metrics, quality
 
@@ -108,9 +112,11 @@ def tables(run: Path) -> list[Table]:
     scores = [part for metric in metrics(results)[:1] for part in _narrow(quality(results, metric))]
     shown = []
     for plain in (costs(results), *scores):
-        table = Table(*(title.replace("latency, eager", "eager") for title in plain.header), box=None, pad_edge=False)
+        columns = [place for place, title in enumerate(plain.header) if title not in DENSE]
+        titles = (plain.header[place].replace("latency, eager", "eager") for place in columns)
+        table = Table(*titles, box=None, pad_edge=False)
         for row in plain.rows:
-            table.add_row(*(cell.replace(" %", "%").replace(" (", "\n(") for cell in row))
+            table.add_row(*(row[place].replace(" %", "%").replace(" (", "\n(") for place in columns))
         shown.append(table)
     return shown
 

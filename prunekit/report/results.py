@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +13,13 @@ from torch import Tensor
 from prunekit.errors import CheckpointError, RunError
 from prunekit.files import read_json, read_tensors
 from prunekit.store import DONE
-from prunekit.task import Measure
+from prunekit.task import Mean, Measure, averages
 
 Read = TypeVar("Read")
-FACTS = ("name", "density", "total", "unused", "macs_dense", "macs_kept", "kept", "prunable", "remaining", "emptied")
-
-
-@final
-@dataclass(frozen=True)
-class Mean:
-    """One metric of one task, averaged over the ``n`` items of a data set.
-
-    ``baseline`` is the mean of the untreated inputs, None where an item has none.
-    """
-
-    task: str
-    dataset: str
-    metric: str
-    value: float
-    n: int
-    baseline: float | None
-    higher_is_better: bool
-    protocol: str
+FACTS = (
+    *("name", "density", "total", "unused", "macs_dense", "macs_kept"),
+    *("kept", "prunable", "remaining", "ticket_bytes", "emptied"),
+)
 
 
 @final
@@ -49,6 +33,7 @@ class StageResult:
         per_tensor: (name, kept, prunable) of each prunable tensor, in model order.
         steps: optimiser steps of this stage's training.
         bytes: size of the weights file.
+        ticket_bytes: of mask bits, kept values and all other tensors, as ``prunekit export`` writes them.
         macs_dense, macs_kept: multiply-adds of one forward pass: all, and those with a kept weight.
     """
 
@@ -68,6 +53,7 @@ class StageResult:
     kept: int | None = None
     prunable: int | None = None
     remaining: int | None = None
+    ticket_bytes: int | None = None
     emptied: Sequence[str] = ()
     per_tensor: Sequence[tuple[str, int, int]] = ()
 
@@ -78,11 +64,7 @@ class StageResult:
 
     def means(self, metric: str | None = None) -> tuple[Mean, ...]:
         """Return the means over items, of one metric or of all."""
-        groups: dict[tuple[str, str, str], list[Measure]] = {}
-        for measure in self.measures:
-            if metric in (None, measure.metric):
-                groups.setdefault((measure.task, measure.dataset, measure.metric), []).append(measure)
-        return tuple(_mean(measures) for measures in groups.values())
+        return averages(m for m in self.measures if metric in (None, m.metric))
 
 
 def read_results(run: Path) -> list[StageResult]:
@@ -142,21 +124,6 @@ def read_samples(stage: StageResult) -> dict[str, tuple[str, dict[str, Tensor]]]
         if item == first:
             images[part] = image
     return samples
-
-
-def _mean(measures: Sequence[Measure]) -> Mean:
-    first = measures[0]
-    inputs = [measure.baseline for measure in measures if measure.baseline is not None]
-    return Mean(
-        first.task,
-        first.dataset,
-        first.metric,
-        statistics.fmean(measure.value for measure in measures),
-        len(measures),
-        statistics.fmean(inputs) if len(inputs) == len(measures) else None,
-        first.higher_is_better,
-        " / ".join(dict.fromkeys(measure.protocol for measure in measures)),
-    )
 
 
 def _read_stage(folder: Path, steps: int) -> StageResult:

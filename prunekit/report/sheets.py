@@ -8,12 +8,12 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from prunekit.report.results import Mean, StageResult
+from prunekit.report.results import StageResult
 from prunekit.report.table import against, dense
-from prunekit.task import Measure
+from prunekit.task import Mean, Measure
 
 COSTS = (
-    *("density", "density_of_all", "kept", "prunable", "remaining", "total", "bytes"),
+    *("density", "density_of_all", "kept", "prunable", "remaining", "total", "bytes", "ticket_bytes"),
     *("macs_dense", "macs_kept", "latency_ms", "seconds", "peak_mib"),
 )
 MEANS = tuple(field.name for field in dataclasses.fields(Mean))

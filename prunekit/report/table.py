@@ -13,7 +13,7 @@ from prunekit.report.results import StageResult
 Group = tuple[str, str]  # task, dataset: what a mean is taken over
 NOTES = (
     "'Kept of prunable' and 'kept of all' have two denominators: what no cut may touch counts in the second only.",
-    "The weights file stores the zeros too, so its size does not fall with the density.",
+    "The weights file stores the zeros too; 'as a ticket' is what `prunekit export` writes: mask bits and kept values.",
     "MACs are multiply-adds of one forward pass of the task's example input; 'MACs kept' are those with a kept weight.",
     "Latency is a median in eager PyTorch on that input; masks do not make it shorter.",
 )
@@ -66,7 +66,14 @@ def costs(results: Sequence[StageResult]) -> Table:
     """Return what each stage keeps and costs."""
     first = results[0]
     prunable = "" if first.prunable is None else f" ({first.prunable:,})"
-    columns = ("stage", "steps", f"kept of prunable{prunable}", f"kept of all ({first.total:,})", "weights file")
+    columns = (
+        "stage",
+        "steps",
+        f"kept of prunable{prunable}",
+        f"kept of all ({first.total:,})",
+        "weights file",
+        "as a ticket",
+    )
     rows = [
         (
             result.name,
@@ -74,6 +81,7 @@ def costs(results: Sequence[StageResult]) -> Table:
             _share(result.kept, result.prunable),
             _share(result.remaining, result.total),
             si(result.bytes, "B"),
+            "-" if result.ticket_bytes is None else si(result.ticket_bytes, "B"),
             si(result.macs_dense),
             si(result.macs_kept),
             f"{result.latency_ms:.1f} ms",

@@ -29,13 +29,14 @@ def check_data(
 
 @app.command("restore")
 def restore(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory of this plugin.")],
+    source: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run directory or an exported ticket.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files of any common format, any size.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored images; names are kept.")],
-    stage: Annotated[str | None, typer.Option(help="Name of a stage; default the last that is done.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Name of a run's stage; default the last that is done.")] = None,
+    network: Annotated[str | None, typer.Option(help="Name of the network, for plain weights files.")] = None,
 ) -> None:
-    """Restore images with a run's ticket; nothing that exists is overwritten."""
+    """Restore images with a ticket; nothing that exists is overwritten."""
     from prunekit_mir_l.restore_files import restore_files
 
-    for line in restore_files(run, images, out, stage=stage):
+    for line in restore_files(source, images, out, stage=stage, network=network):
         typer.echo(line)

@@ -13,11 +13,8 @@ from torch import nn
 
 import prunekit as pk
 from prunekit.errors import DataError, RunError
-from prunekit.files import read_tensors
-from prunekit.store import done_stages, read_recipe_file
 from prunekit_mir_l.images import Pixels, read_rgb
-from prunekit_mir_l.networks import build
-from prunekit_mir_l.restore import restore_image
+from prunekit_mir_l.restore import MULTIPLE, restore_image
 
 _QUALITY: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": 0},
@@ -26,19 +23,22 @@ _QUALITY: dict[str, dict[str, Any]] = {
 }
 
 
-def restore_files(run: Path, images: Sequence[Path], out: Path, *, stage: str | None = None) -> Iterator[str]:
+def restore_files(
+    source: Path, images: Sequence[Path], out: Path, *, stage: str | None = None, network: str | None = None
+) -> Iterator[str]:
     """Restore each image and write it to ``out`` under its own name; yields a line of text for each.
 
     JPEG is written at quality 95 without chroma subsampling, everything else without loss.
 
     Args:
-        run: a run directory of the task ``mir_l``.
+        source: a run directory of a restoration network, a ticket file, or a weights file with ``network``.
         images: files of any size, each side at least 1 pixel.
         out: folder, made where it is missing.
-        stage: name of a finished stage; the last by default.
+        stage: name of a finished stage of a run; the last by default.
+        network: name of the network, where the source does not say it or is not to be believed.
 
     Raises:
-        RunError: not such a run, or no such stage.
+        RunError: no restoration network, or no such stage.
         DataError: an image cannot be read, or its output would overwrite something; checked before any work.
     """
     if out.exists() and not out.is_dir():
@@ -51,22 +51,28 @@ def restore_files(run: Path, images: Sequence[Path], out: Path, *, stage: str | 
             raise DataError(f"{target} exists already and is left as it is; choose another folder with -o.")
         if targets.count(target) > 1:
             raise DataError(f"two images are called {image.name}; restore them into different folders.")
-    model = load(run, stage)
+    model = load(source, stage=stage, network=network)
     for image, target in zip(images, targets, strict=True):
         write(restored(model, read_rgb(image)), target)
         yield f"{image} -> {target}"
 
 
-def load(run: Path, stage: str | None = None) -> nn.Module:
-    """Return a run's network with a finished stage's weights, in eval mode on the CPU."""
-    recipe, folders = read_recipe_file(run / "recipe.yaml"), done_stages(run)
-    if "network" not in recipe.task.options:
-        raise RunError(f"{run} is a run of the task {recipe.task.name!r}, whose recipe names no restoration network.")
-    if stage is not None and stage not in folders:
-        raise RunError(f"{run} has no finished stage {stage!r}; finished: {', '.join(folders)}.")
-    model = build(str(recipe.task.options["network"]))
-    pk.restore(model, read_tensors(folders[stage or list(folders)[-1]] / "weights.safetensors"))
-    return model.eval()
+def load(source: Path, *, stage: str | None = None, network: str | None = None) -> nn.Module:
+    """Return a ticket's network in eval mode on the CPU, tried on a small image.
+
+    Raises:
+        RunError: it does not turn RGB images into RGB images of the same size.
+        PruneKitError: as ``prunekit.load`` and ``Ticket.model``.
+    """
+    model = pk.load(source, stage=stage, network=network).model()
+    side = 2 * MULTIPLE
+    try:
+        fits = restored(model, np.zeros((side, side, 3), dtype=np.uint8)).shape == (side, side, 3)
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        fits = False
+    if not fits:
+        raise RunError(f"{source} holds a network that does not turn RGB images into RGB images of the same size.")
+    return model
 
 
 def restored(model: nn.Module, pixels_hwc: Pixels) -> Pixels:

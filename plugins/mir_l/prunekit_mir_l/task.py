@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -18,6 +18,7 @@ from torch.optim import AdamW, Optimizer
 
 from prunekit.data import batches, epoch_steps, share
 from prunekit.errors import RecipeError, nearest
+from prunekit.network import Network, bind_network
 from prunekit.task import Measure, Sample
 from prunekit_mir_l import metrics
 from prunekit_mir_l.dataset import AUGMENT, Crops, as_tensor, evaluation_pair
@@ -34,7 +35,7 @@ EXAMPLE_SIDE = 128
 def mir_l(
     *,
     data: str = "embedded",
-    network: str = "promptir_tiny",
+    network: Network = "promptir_tiny",
     tasks: Sequence[str] | None = None,
     sigmas: Sequence[int] = SIGMAS,
     repeats: Mapping[str, int] | None = None,
@@ -56,7 +57,8 @@ def mir_l(
 
     Args:
         data: ``"embedded"``, or a folder in the published layout.
-        network: name of a network of this plugin.
+        network: name of a restoration network that keeps the size of its images, and its options (see
+            ``prunekit.network.bind_network``), or a factory.
         tasks: among ``"denoise"``, ``"derain"``, ``"dehaze"``; None takes all that the data has.
         sigmas: noise levels of ``"denoise"``, on the 0..255 scale.
         repeats: task -> visits of a training item in an epoch (at each sigma, for noise), where they are to differ from
@@ -105,8 +107,9 @@ def mir_l(
     length = steps or (epochs or 0) * epoch_steps(len(items.train), batch)
     _need(0 <= warmup < math.ceil(length / unit), f"warmup is {warmup}: it must end before training does.")
     crops = Crops(items.train, patch, seed, augment, ImageCache(cache_mib * 2**20))
+    build = bind_network(network)
     return MirL(
-        network, crops, tuple(items.test), length, unit, warmup, lr, weight_decay, batch, workers, seed, test_crop
+        build, crops, tuple(items.test), length, unit, warmup, lr, weight_decay, batch, workers, seed, test_crop
     )
 
 
@@ -134,7 +137,7 @@ class MirL:
     """The MIR-L task (see ``prunekit.task.Task``); built by ``mir_l``.
 
     Args:
-        network: name of the network.
+        network: builds the network.
         crops: the training set.
         test: the test items.
         steps: length of a training in optimiser steps.
@@ -148,7 +151,7 @@ class MirL:
         test_crop: largest side of a test image; None for no limit.
     """
 
-    network: str
+    network: Callable[[], nn.Module]
     crops: Crops
     test: tuple[Item, ...]
     steps: int
@@ -163,9 +166,7 @@ class MirL:
 
     def model(self) -> nn.Module:
         """Build a fresh network on the CPU."""
-        from prunekit_mir_l.networks import build  # imports timm, which takes seconds
-
-        return build(self.network)
+        return self.network()
 
     def optimizer(self, model: nn.Module) -> Optimizer:
         """Build AdamW, with weight decay on every parameter as published."""

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
+import prunekit as pk
 from prunekit.cli import main
 from prunekit.files import read_json
 
@@ -67,6 +69,39 @@ def test_any_image_is_restored_under_its_name_at_its_size(
         assert restored.size == size
         assert restored.mode == "RGB"
     assert source.read_bytes() == before
+
+
+def test_an_exported_file_restores_as_its_run_does_without_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, file = picture(tmp_path / "a.png", "RGB", (21, 13)), tmp_path / "ticket.safetensors"
+    assert call(monkeypatch, "export", str(run), "-o", str(file)) == 0
+    printed = capsys.readouterr().out
+    assert "61,699 of all 616,986 parameters (10.00%)" in printed
+    assert file.stat().st_size < 0.25 * 4 * 616_986
+    assert call(monkeypatch, "mir_l", "restore", str(run), str(source), "-o", str(tmp_path / "of_run")) == 0
+    assert call(monkeypatch, "mir_l", "restore", str(file), str(source), "-o", str(tmp_path / "of_file")) == 0
+    assert (tmp_path / "of_run" / "a.png").read_bytes() == (tmp_path / "of_file" / "a.png").read_bytes()
+    about = pk.load(file).about
+    assert about.network is not None
+    assert (about.network["name"], about.network["width"]) == ("promptir_tiny", 12)
+    assert {mean.metric for mean in about.measures} == {"psnr", "ssim"}
+    assert all(mean.protocol for mean in about.measures)
+
+
+def test_a_network_that_restores_no_images_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = picture(tmp_path / "a.png", "RGB", (8, 8))
+    pk.save(model := nn.Linear(3, 2), pk.Masks.dense(model), tmp_path / "t")
+    spec = "python:test_mir_l_cli:classifier"
+    arguments = ("mir_l", "restore", str(tmp_path / "t"), str(source), "-o", str(tmp_path / "out"), "--network", spec)
+    assert call(monkeypatch, *arguments) == 2
+    assert "does not turn RGB images into RGB images of the same size" in capsys.readouterr().err
+
+
+def classifier() -> nn.Module:
+    return nn.Linear(3, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""``prunekit export``: a run's ticket as a file for someone else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from prunekit.errors import CheckpointError, nearest
+from prunekit.files import refuse_existing
+from prunekit.sparse.export import Written, compacted, export_dense, export_sparse
+from prunekit.sparse.source import load
+from prunekit.sparse.ticket import Ticket
+
+FORMATS = ("sparse", "dense", "onnx")
+TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def export_ticket(
+    source: str,
+    out: Path,
+    *,
+    form: str,
+    dtype: str | None,
+    compact: bool,
+    stage: str | None,
+    network: str | None,
+) -> None:
+    """Write the file, read it back, and print its size beside the dense one's and what was lost."""
+    console = Console(soft_wrap=True, highlight=False)
+    _check(form, dtype)
+    refuse_existing(out)
+    ticket = load(source, stage=stage, network=network)
+    console.print(f"{source}{f', stage {ticket.about.stage}' if ticket.about.stage else ''}: {ticket.density}")
+    if compact:
+        ticket = _compacted(ticket, console)
+    if form == "onnx":
+        _onnx(ticket, out, console)
+        return
+    write = export_sparse if form == "sparse" else export_dense
+    _say(write(ticket, out, dtype=TYPES[dtype] if dtype else None), out, dtype, console)
+
+
+def megabytes(count: int) -> str:
+    """Return a number of bytes for people: kB below 100,000, MB from there."""
+    return f"{count / 1e3:.1f} kB" if count < 1e5 else f"{count / 1e6:.2f} MB"
+
+
+def _check(form: str, dtype: str | None) -> None:
+    if form not in FORMATS:
+        raise CheckpointError(f"there is no format {form!r}: {nearest(form, FORMATS)}")
+    if dtype is not None and dtype not in TYPES:
+        raise CheckpointError(f"--dtype {dtype} is not possible: {nearest(dtype, TYPES)}")
+    if dtype is not None and form == "onnx":
+        raise CheckpointError(
+            "an ONNX file is written in float32, to be checked against the network; leave --dtype out."
+        )
+
+
+def _compacted(ticket: Ticket, console: Console) -> Ticket:
+    smaller, made = compacted(ticket)
+    if not made.removed:
+        console.print("compact: every channel can influence the output, so all of them stay")
+        return ticket
+    before, after = (sum(tensor.numel() for tensor in each.tensors.values()) for each in (ticket, smaller))
+    console.print(
+        f"compact: {made.removed:,} channels can never influence the output and are gone, {before:,} values became "
+        f"{after:,}; on random inputs the outputs agree to {made.difference:.1e} of their largest value (float64)"
+    )
+    return smaller
+
+
+def _say(written: Written, out: Path, dtype: str | None, console: Console) -> None:
+    console.print(
+        f"{out}: {megabytes(written.bytes)}; the same tensors stored densely take {megabytes(written.dense_bytes)}, "
+        f"{written.dense_bytes / written.bytes:.1f} times as much"
+    )
+    if not written.weight_error:
+        console.print(f"read back: all {written.tensors} tensors are identical")
+        return
+    console.print(
+        f"read back: {dtype} changes a weight by at most {written.weight_error:.2e} "
+        f"({written.relative_error:.1e} of the largest in its tensor)"
+    )
+    if written.output_error is not None:
+        console.print(
+            f"and the output on one random input by at most {written.output_error:.2e}, where its largest value is "
+            f"{written.output_scale:.3g}"
+        )
+
+
+def _onnx(ticket: Ticket, out: Path, console: Console) -> None:
+    from prunekit.sparse.to_onnx import export_onnx
+
+    model = ticket.model()
+    metadata = {"density": ticket.density, "about": ticket.about.model_dump_json()}
+    made = export_onnx(model, ticket.example(), out, progress=console.print, metadata=metadata)
+    console.print(str(made), markup=False)

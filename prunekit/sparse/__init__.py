@@ -1,0 +1,1 @@
+"""What makes a ticket small and takes it elsewhere."""

@@ -1,0 +1,168 @@
+"""Where tickets come from and go to: models, files, run directories, names of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunekit.errors import CheckpointError, RecipeError, RunError
+from prunekit.files import read_json, read_tensors
+from prunekit.masks import Masks
+from prunekit.network import bind_network
+from prunekit.recipe import Bound
+from prunekit.sparse.ticket import About, Ticket
+from prunekit.sparse.ticket_file import is_ticket, read_ticket, save_ticket
+from prunekit.store import done_stages, read_recipe_file
+from prunekit.task import Measure, averages
+from prunekit.weights import load_weights
+
+WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx"}
+ASSUMED = (1, 3, 128, 128)
+"""Shape of an input where neither a ticket nor the network says it."""
+
+
+def save(
+    model: nn.Module,
+    masks: Masks,
+    file: str | Path,
+    *,
+    network: str | Mapping[str, Any] | None = None,
+    example: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a pruned model to one small safetensors file: its mask bits and the weights that are left.
+
+    Args:
+        model: any module, bare or wrapped, whose cut weights are zero (``masks.apply_``).
+        masks: which of its weights are kept.
+        file: must not exist.
+        network: name and options with which ``load(file).model()`` builds the module again (see
+            ``prunekit.network.bind_network``). Without it the file still holds every tensor.
+        example: one input, of which shape and type are noted for tools that run the network.
+        dtype: ``torch.float16`` or ``torch.bfloat16`` to store values in half the bytes, with loss.
+
+    Raises:
+        MaskError: the masks do not fit, or a weight that they cut is not zero.
+        CheckpointError: the file exists, or a value does not fit ``dtype``.
+        RecipeError, PluginError: there is no such network.
+
+    Example:
+        >>> import tempfile
+        >>> model, path = nn.Linear(64, 64), Path(tempfile.mkdtemp()) / "ticket.safetensors"
+        >>> masks = Masks({"weight": torch.eye(64, dtype=torch.bool)})
+        >>> masks.apply_(model)
+        >>> save(model, masks, path)
+        >>> bool(torch.equal(load(path).tensors["weight"], model.weight))
+        True
+    """
+    about = About(
+        network=_tree(network) if network is not None else None,
+        input_shape=list(example.shape) if example is not None else None,
+        input_dtype=_kind(example) if example is not None else "float32",
+        prunekit=version("prunekit"),
+    )
+    save_ticket(Ticket.of(model, masks, about), Path(file), dtype=dtype)
+
+
+def load(source: str | Path, *, stage: str | None = None, network: str | Mapping[str, Any] | None = None) -> Ticket:
+    """Read a ticket: from a file of ``save`` or ``prunekit export``, a run directory, or weights and a network's name.
+
+    Args:
+        source: a ticket file; a run directory; a plain weights file, with ``network``; or the name of a network, which
+            is then dense and freshly initialised (seed 0).
+        stage: of a run directory, the name of a finished stage; the last by default.
+        network: builds the module, in place of what the source says. Names that run code of one's own
+            (``python:module:factory``) are taken from here only, never from a file.
+
+    Returns:
+        The ticket: ``.tensors`` and ``.masks`` by canonical name, ``.model()``.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, altered, or not a ticket.
+        RunError: not a run, or it has no such stage.
+        RecipeError, PluginError: there is no such network.
+
+    Example:
+        >>> load("net.safetensors")
+        Traceback (most recent call last):
+        ...
+        prunekit.errors.CheckpointError: net.safetensors: there is no such file or run directory.
+    """
+    path = Path(source)
+    if stage is not None and not path.is_dir():
+        raise RunError(f"{source} is no run directory, so it has no stage {stage!r}; leave the stage out.")
+    if path.is_dir():
+        ticket = _of_run(path, stage)
+    elif path.is_file():
+        if network is not None and not is_ticket(path):
+            return _of_network(network, path)
+        ticket = read_ticket(path)
+    elif len(path.parts) > 1 or path.suffix in WEIGHTS:
+        raise CheckpointError(f"{source}: there is no such file or run directory.")
+    else:
+        return _of_name(str(source), network)
+    return ticket if network is None else ticket.named(_tree(network))
+
+
+def _of_run(run: Path, stage: str | None) -> Ticket:
+    """Return a finished stage of a run; everything is in the directory, the task's data are not needed."""
+    recipe, folders = read_recipe_file(run / "recipe.yaml"), done_stages(run)
+    name = stage or list(folders)[-1]
+    if name not in folders:
+        raise RunError(f"{run} has no finished stage {name!r}; finished: {', '.join(folders)}.")
+    facts, metrics = (read_json(folders[name] / file) for file in ("stage.json", "metrics.json"))
+    options = recipe.task.options
+    given = facts.get("input") or {}
+    about = About(
+        network=_spec(options["network"]) if "network" in options else {"name": f"task:{recipe.task.name}", **options},
+        parameters=facts["total"],
+        input_shape=given.get("shape"),
+        input_dtype=given.get("dtype", "float32"),
+        measures=list(averages([Measure(**measure) for measure in metrics])),
+        recipe=recipe.digest(),
+        stage=name,
+        prunekit=version("prunekit"),
+    )
+    masks = Masks.load(read_tensors(folders[name] / "cut.safetensors"))
+    weights = read_tensors(folders[name] / "weights.safetensors")  # sorted by name; the masks know the model's order
+    ordered = {each: weights[each] for each in (*masks, *sorted(set(weights) - set(masks)))}
+    return Ticket(ordered, masks, about, trusted=True)
+
+
+def _of_name(name: str, network: str | Mapping[str, Any] | None) -> Ticket:
+    try:
+        return _of_network(network or name)
+    except RecipeError as error:
+        raise RecipeError(f"{name} is no file and no run directory, so it was taken for a network: {error}") from error
+
+
+def _of_network(network: str | Mapping[str, Any], weights: Path | None = None) -> Ticket:
+    """Return a network with the weights in a file, or at its initialisation, with nothing cut."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = bind_network(network)()
+    if weights is not None:
+        load_weights(model, weights)
+    known = getattr(model, "default_cfg", {}).get("input_size")  # timm's models say what they were made for
+    shape = [1, *known] if known else list(ASSUMED)
+    about = About(network=_tree(network), input_shape=shape, prunekit=version("prunekit"))
+    return Ticket.of(model, Masks.dense(model), about)
+
+
+def _tree(network: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's name with all its options, checked."""
+    bound = bind_network(network)
+    return bound.tree if isinstance(bound, Bound) else _spec(network)
+
+
+def _spec(network: Any) -> dict[str, Any]:
+    return {"name": network} if isinstance(network, str) else dict(network)
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,151 @@
+"""A ticket: a pruned network as a value, and what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from prunekit.errors import CheckpointError, MaskError
+from prunekit.masks import Masks
+from prunekit.network import build_bounded, is_foreign
+from prunekit.rewind import restore, snapshot
+from prunekit.select import parameters
+from prunekit.shape import resize_
+from prunekit.task import Mean
+
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
+}
+"""The types that a ticket may hold, by name."""
+
+ROOM = 64
+"""A file may name a network that is at most so many times larger than its tensors: channels may have been removed."""
+
+
+@final
+class About(BaseModel):
+    """What a ticket says of itself beside its tensors; stored as JSON.
+
+    Args:
+        network: name and options of the network, as ``prunekit.network.bind_network`` takes them.
+        parameters: entries of all parameters of the network, buffers apart, cut or not.
+        attributes: integer attributes of modules that removing channels changed, e.g. ``"body.0.out_channels"``.
+        input_shape: shape of one input, with a batch axis.
+        input_dtype: its type, e.g. ``"float32"``.
+        measures: of the test data, each with its protocol.
+        recipe: hash of the recipe it was trained with.
+        stage: name of the stage of the run it comes from.
+        prunekit: version that wrote it.
+    """
+
+    # A PSNR may be infinite, which JSON has no word for unless told.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
+    network: dict[str, Any] | None = None
+    parameters: int | None = None
+    attributes: dict[str, int] = {}
+    input_shape: list[int] | None = None
+    input_dtype: str = "float32"
+    measures: list[Mean] = []
+    recipe: str | None = None
+    stage: str | None = None
+    prunekit: str = ""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A pruned network as a value: made by ``prunekit.load`` or `Ticket.of`.
+
+    Args:
+        tensors: canonical name -> parameter or buffer with zeros where it is cut, in model order, on the CPU; what
+            ``prunekit.restore`` takes.
+        masks: of the prunable ones.
+        about: everything else.
+        trusted: whether ``about.network`` may run any code; it may not where a file brought it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    masks: Masks
+    about: About
+    trusted: bool = False
+
+    @staticmethod
+    def of(model: nn.Module, masks: Masks, about: About) -> Ticket:
+        """Return a model and its masks as a ticket; the tensors are copies.
+
+        Raises:
+            MaskError: the masks do not fit the model, or a weight that they cut is not zero (it is named).
+        """
+        for name, count in masks.revived(model).items():
+            raise MaskError(
+                f"{count} weights of {name!r} that the masks cut are not zero: call masks.apply_(model) first, or the "
+                "file would hold another network than the model."
+            )
+        count = sum(parameter.numel() for parameter in parameters(model).values())
+        return Ticket(snapshot(model), masks, about.model_copy(update={"parameters": count}), trusted=True)
+
+    @property
+    def density(self) -> str:
+        """How much is kept, in words, by both denominators."""
+        cut = self.masks.prunable - self.masks.kept
+        text = f"keeps {self.masks.kept:,} of {self.masks.prunable:,} prunable weights ({self.masks.density:.2%})"
+        total = self.about.parameters
+        return f"{text}, {total - cut:,} of all {total:,} parameters ({(total - cut) / total:.2%})" if total else text
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of one input, with a batch axis; None where nobody said."""
+        return tuple(self.about.input_shape) if self.about.input_shape is not None else None
+
+    def example(self, shape: Sequence[int] | None = None) -> Tensor:
+        """Return an input: seeded uniform noise in [0, 1) of ``shape``, the ticket's own by default.
+
+        Raises:
+            CheckpointError: neither the ticket nor the caller says which shape.
+        """
+        wanted = shape or self.about.input_shape
+        if wanted is None:
+            raise CheckpointError("this ticket does not say what its inputs look like; give a shape, e.g. 1x3x128x128.")
+        noise = torch.rand(*wanted, generator=torch.Generator().manual_seed(0))
+        return noise.to(DTYPES[self.about.input_dtype])
+
+    def model(self) -> nn.Module:
+        """Build the network with the ticket's weights, in eval mode on the CPU.
+
+        Raises:
+            CheckpointError: the ticket names no network, or its tensors do not fit the one it names.
+            RecipeError, PluginError: that network, or one of its options, is not known here.
+        """
+        if self.about.network is None:
+            raise CheckpointError(
+                "this ticket does not say which network it is of: name it (--network NAME, or network= in Python), or "
+                "build it yourself and copy the weights with prunekit.restore(model, ticket.tensors)."
+            )
+        if not self.trusted and is_foreign(self.about.network):
+            raise CheckpointError(
+                f"the file asks for the network {self.about.network}, which would run code or fetch files on its "
+                "author's behalf; nothing was run. If you trust it, name the network yourself: --network NAME, or "
+                "network= in Python."
+            )
+        entries = sum(tensor.numel() for tensor in self.tensors.values())
+        model = build_bounded(self.about.network, parameters=ROOM * len(self.tensors), entries=ROOM * entries)
+        floats = {tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point()}
+        if len(floats) == 1:
+            model.to(floats.pop())
+        if self.about.attributes:
+            resize_(model, {name: tuple(t.shape) for name, t in self.tensors.items()}, self.about.attributes)
+        restore(model, self.tensors)
+        return model.eval()
+
+    def named(self, network: Mapping[str, Any]) -> Ticket:
+        """Return the ticket with a network that the user vouches for."""
+        return replace(self, about=self.about.model_copy(update={"network": dict(network)}), trusted=True)
