@@ -33,7 +33,11 @@ def unpack(packed: Tensor, shape: Sequence[int], *, name: str) -> Tensor:
         [[True, False, False], [True, True, False]]
     """
     count = math.prod(shape)
-    if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8 or min(shape, default=0) < 0:
+    if (
+        packed.dtype != torch.uint8
+        or packed.numel() != (count + 7) // 8
+        or any(not 0 <= side < 2**48 for side in shape)
+    ):
         raise MaskError(f"the bits of mask {name!r} are damaged: {packed.numel()} bytes for shape {tuple(shape)}.")
     if count % 8 and int(packed[-1]) >> count % 8:
         raise MaskError(f"the bits of mask {name!r} are damaged: some lie past the end of shape {tuple(shape)}.")

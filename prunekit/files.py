@@ -69,7 +69,7 @@ def sync(path: Path) -> None:
 
 def refuse_existing(path: Path) -> None:
     """Raise CheckpointError if something stands at ``path``: what users name as an output is never overwritten."""
-    if path.exists():
+    if os.path.lexists(path):
         raise CheckpointError(f"{path} exists already and is left as it is; choose another name.")
 
 

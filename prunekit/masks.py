@@ -85,8 +85,8 @@ class Masks(Mapping[str, Tensor]):
 
     @property
     def density(self) -> float:
-        """Share of the prunable entries that is kept, in [0, 1]."""
-        return self.kept / self.prunable
+        """Share of the prunable entries that is kept, in [0, 1]; 1 where there are none."""
+        return self.kept / self.prunable if self.prunable else 1.0
 
     def per_tensor(self) -> dict[str, tuple[int, int]]:
         """Return name -> (kept, prunable)."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, final, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from prunekit.errors import RecipeError, nearest
+from prunekit.errors import PruneKitError, RecipeError, nearest
 from prunekit.registry import KINDS, Registry
 
 
@@ -225,7 +225,7 @@ def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Se
     defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, str)}
     parts: dict[str, Bound] = {}
     for key, value in {**defaults, **spec.options}.items():
-        if key in KINDS and isinstance(value, (str, dict)):
+        if key in KINDS and key in parameters and isinstance(value, (str, dict)):
             name = value if isinstance(value, str) else value.get("name")
             if not isinstance(name, str):
                 raise RecipeError(
@@ -242,12 +242,15 @@ def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Se
     return Bound(factory=build, arguments=arguments, tree={"name": spec.name, **plain})
 
 
-def _built(name: str, factory: Callable[..., Any], **options: Any) -> Any:
+def _built(name: str, factory: Callable[..., Any], /, **options: Any) -> Any:
     """Build a network; what its code says against the options is the user's to mend."""
     try:
         network = factory(**options)
-    except (TypeError, ValueError, RuntimeError, AssertionError, LookupError) as cause:
-        raise RecipeError(f"the network {name!r} cannot be built with these options: {cause}.") from cause
+    except PruneKitError:
+        raise
+    except Exception as cause:  # whatever the network's own code raises
+        what = f"{type(cause).__name__}: {cause}"
+        raise RecipeError(f"the network {name!r} cannot be built with these options ({what}).") from cause
     if not hasattr(network, "state_dict"):
         raise RecipeError(f"{name!r} makes a {type(network).__name__}, not a torch.nn.Module: it names no network.")
     return network

@@ -127,7 +127,7 @@ class Registry:
         if name.startswith("python:"):
             return Entry(kind, name, name.removeprefix("python:"), "your own code")
         if kind == "network" and name.startswith("timm:"):
-            return Entry(kind, name, f"timm.models:{name.removeprefix('timm:')}", "timm")
+            return Entry(kind, name, "timm", "timm")
         entry = self.entries.get((kind, name))
         if entry is None:
             raise RecipeError(f"there is no {kind} {name!r}: {nearest(name, self.names(kind))}")
@@ -135,4 +135,13 @@ class Registry:
 
     def get(self, kind: str, name: str) -> Any:
         """Return the thing itself, imported now; raises as `find` and `Entry.load` do."""
-        return self.find(kind, name).load()
+        entry = self.find(kind, name)
+        return _timm_model(entry) if entry.target == "timm" else entry.load()
+
+
+def _timm_model(entry: Entry) -> Any:
+    """Return the factory of a model that timm has registered; nothing else of timm goes by a name."""
+    timm, name = entry.load(), entry.name.removeprefix("timm:")
+    if not timm.is_model(name):
+        raise RecipeError(f"timm has no model {name!r}: {nearest(name, timm.list_models())}")
+    return timm.models.model_entrypoint(name)

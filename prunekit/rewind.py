@@ -123,6 +123,11 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor) and id(tensor) not in seen:
+            if canonical(name) in found:
+                raise CheckpointError(
+                    f"two entries of the state are both called {canonical(name)!r} once 'module.' and '_orig_mod.' are "
+                    "stripped from their names: rename the attribute 'module' of the model."
+                )
             seen.add(id(tensor))
             found[canonical(name)] = tensor
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -196,3 +197,59 @@ def test_what_cannot_be_proved_is_refused(code: Callable[[Any, Tensor], Tensor],
     with pytest.raises(CheckpointError, match=message) as refused:
         compact(model, X, NONE)
     assert "without --compact" in str(refused.value)
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3])
+def test_code_that_takes_another_way_for_larger_inputs_is_found_out(axis: int) -> None:
+    def code(net: Any, x: Tensor) -> Tensor:
+        y = net.wide(x)
+        y = y - y.mean(1, keepdim=True) if x.shape[axis] > X.shape[axis] else y
+        return net.last(y)
+
+    net = Net(code, wide=nn.Conv2d(3, 6, 1), last=nn.Conv2d(6, 2, 1))
+    zero_(net, "last.weight", slice(None), [1, 2])
+    with pytest.raises(CheckpointError, match="export it without --compact|Export it without --compact"):
+        compact(net, X, NONE)
+
+
+def test_a_small_output_beside_a_large_one_is_looked_at_too() -> None:
+    def code(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = net.wide(x)
+        small = y.mean(1, keepdim=True) if len(x) > len(X) else net.last(y)
+        return net.last(y), 1e-12 * small
+
+    net = Net(code, wide=nn.Conv2d(3, 6, 1), last=nn.Conv2d(6, 2, 1))
+    zero_(net, "last.weight", slice(None), [1, 2])
+    with pytest.raises(CheckpointError, match="xport it without --compact"):
+        compact(net, X, NONE)
+
+
+def test_a_bias_in_half_precision_takes_up_no_more_than_it_can() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).half()
+    with torch.no_grad():
+        net[0].bias.fill_(3e4)
+        net[1].bias.fill_(5e4)
+        net[1].weight.fill_(1)
+    zero_(net, "0.weight", [1])
+    with pytest.raises(CheckpointError, match=r"'1.bias' cannot take up the constants before it in torch.float16"):
+        compact(net, torch.zeros(1, 3, dtype=torch.float16), NONE)
+
+
+def test_a_weight_tied_across_kinds_of_layers_stays_whole() -> None:
+    net = Net(
+        lambda net, x: net.b(torch.relu(net.a(x))), a=nn.Conv2d(3, 8, 3, bias=False), b=nn.ConvTranspose2d(8, 3, 3)
+    )
+    net.b.weight = net.a.weight
+    zero_(net, "a.weight", [2, 5])
+    assert checked(net).removed == 0
+
+
+def test_sums_over_no_axis_and_copies_that_fail() -> None:
+    net = Net(lambda net, x: net.a(x) * net.t.sum(0), a=nn.Conv2d(3, 4, 1), t=nn.Parameter(torch.tensor(2.0)))
+    assert checked(net).removed == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        normed = torch.nn.utils.weight_norm(nn.Linear(3, 2))
+    normed(torch.zeros(1, 3))
+    with pytest.raises(CheckpointError, match="this network cannot be copied"):
+        compact(normed, torch.zeros(1, 3), NONE)

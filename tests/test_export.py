@@ -211,7 +211,7 @@ def test_a_compacted_file_is_smaller_and_computes_the_same(
 def test_a_compacted_file_cannot_make_layers_larger(chain: tuple[Chain, Path]) -> None:
     _, file = chain
     ticket = pk.load(file, network=CHAIN)
-    grown = ticket.about.model_copy(update={"attributes": {"inner.out_channels": 7}})
+    grown = ticket.about.model_copy(update={"compacted": True, "attributes": {"inner.out_channels": 7}})
     with pytest.raises(CheckpointError, match=r"'inner.out_channels' to 7: it must be a positive number"):
         pk.Ticket(ticket.tensors, ticket.masks, grown, trusted=True).model()
 

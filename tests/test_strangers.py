@@ -60,6 +60,8 @@ def _place(index: int, **changes: Any) -> Any:
         _place(0, shape=[7, 6]),
         _place(0, shape=[10**15, 10**15]),
         _place(0, shape=[-7, -5]),
+        _place(0, shape=[0, 2**63]),
+        _place(0, shape=[1] * 65),
         _place(0, name="1.weight"),
         _place(0, packed=False),
         _place(0, prunable=False),
@@ -172,16 +174,47 @@ def test_a_ticket_without_a_network_says_how_to_go_on(tmp_path: Path) -> None:
         pk.load(tmp_path / "t").model()
 
 
-def test_a_file_that_names_a_huge_network_takes_no_memory(file: Path) -> None:
-    huge = {"name": "timm:vit_giant_patch14_224"}
-    forged = altered(file, lambda tree, tensors: tree["about"].update(network=huge))
-    with pytest.raises(PruneKitError, match="far larger than what the file holds"):
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"name": "timm:load_state_dict_from_hf", "model_id": "evil/x", "weights_only": False},
+        {"name": "timm:create_model", "model_name": "hf-hub:evil/x"},
+        {"name": "timm:resnet18", "pretrained": True},
+        {"name": "timm:resnet18", "checkpoint_path": "somewhere"},
+        {"name": "timm:vit_giant_patch14_224"},
+        {"name": "timm:vit_tiny_patch16_224", "depth": 50_000_000, "embed_dim": 3},
+        {"name": "timm:vit_tiny_patch16_224", "patch_size": 0},
+        {"name": "timm:resnet18", "factory": 1},
+        {"name": "promptir_tiny", "scorer": {"name": "ticket", "masks": "/etc/passwd"}},
+        {"name": "promptir_tiny", "command": {"name": "mir_l", "args": ["--help"]}},
+        {"name": "task:mir_l", "data": "/etc", "steps": 1},
+        {"name": "promptir_tiny", "width": 2**20},
+        {"name": "promptir_tiny", "width": 13},
+        {"name": "nowhere"},
+        {"width": 3},
+        {"name": None},
+        {},
+    ],
+)
+def test_no_network_that_a_file_names_does_harm(file: Path, network: dict[str, Any]) -> None:
+    forged = altered(file, lambda tree, tensors: tree["about"].update(network=network))
+    with pytest.raises(PruneKitError):
         pk.load(forged).model()
 
 
-@pytest.mark.parametrize("option", ["pretrained", "checkpoint_path"])
-def test_a_file_cannot_make_timm_fetch_weights(file: Path, option: str) -> None:
-    spec = {"name": "timm:resnet18", option: "somewhere"}
-    forged = altered(file, lambda tree, tensors: tree["about"].update(network=spec))
-    with pytest.raises(CheckpointError, match="nothing was run"):
-        pk.load(forged).model()
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"input_shape": []},
+        {"input_shape": [1, -3]},
+        {"input_shape": [1, 3, 40_000, 40_000]},
+        {"input_shape": [1] * 100},
+        {"input_dtype": "complex64"},
+        {"network": "promptir"},
+        {"attributes": {"0.out_features": 1.5}},
+        {"stage": 5},
+    ],
+)
+def test_no_description_that_makes_no_sense_is_taken(file: Path, about: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="altered is truncated, altered, or no ticket"):
+        read_ticket(altered(file, lambda tree, tensors: tree["about"].update(about)))

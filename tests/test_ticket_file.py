@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 import prunekit as pk
 from prunekit.errors import CheckpointError, MaskError
+from prunekit.sparse.export import export_dense
 from prunekit.sparse.ticket import About, Ticket
 from prunekit.sparse.ticket_file import read_ticket, save_ticket
 from prunekit.task import Mean
@@ -139,3 +142,90 @@ def test_a_model_that_does_not_obey_its_masks_is_refused(tmp_path: Path) -> None
     masks = pk.Masks({"weight": torch.tensor([[True, False]])})
     with pytest.raises(MaskError, match="1 weights of 'weight' that the masks cut are not zero: call masks.apply_"):
         pk.save(model, masks, tmp_path / "t")
+
+
+class Stateful(nn.Linear):
+    def get_extra_state(self) -> object:
+        return {"count": 3}
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+class Hidden(nn.Linear):
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {name: t for name, t in super().state_dict(*args, **kwargs).items() if name != "weight"}
+
+
+def colliding() -> nn.Module:
+    model = nn.Linear(2, 2)
+    model.register_buffer("t", torch.zeros(1))
+    model.module = nn.Module()
+    model.module.register_buffer("t", torch.ones(1))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Stateful(2, 2), "'_extra_state', which is no parameter or buffer: a ticket file cannot hold that"),
+        (Hidden(2, 2), "keeps its parameter 'weight' out of its state_dict"),
+        (nn.Linear(2, 2, device="meta"), "is a meta tensor"),
+        (colliding(), "both called 't' once 'module.'"),
+    ],
+)
+def test_state_that_no_file_could_hold_is_refused_by_name(tmp_path: Path, model: nn.Module, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        pk.save(model, pk.Masks({}), tmp_path / "t")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float32])
+def test_other_types_than_the_two_halves_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    with pytest.raises(CheckpointError, match="can be stored as torch.float16 or torch.bfloat16"):
+        pk.save(nn.Linear(2, 2), pk.Masks({}), tmp_path / "t", dtype=dtype)
+
+
+class Types(nn.Module):
+    """Types side by side, and a complex buffer that no file holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = nn.Linear(3, 3).bfloat16()
+        self.wide = nn.Linear(3, 3).double()
+        self.register_buffer("turn", torch.polar(torch.ones(3), torch.arange(3.0)), persistent=False)
+
+
+def test_a_model_of_several_types_is_built_again_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Types()
+    spec = {"name": "python:test_ticket_file:Types"}
+    pk.save(model, pk.Masks.dense(model), tmp_path / "t", network=spec)
+    built = pk.load(tmp_path / "t", network=spec).model()
+    for name, tensor in [*model.state_dict().items(), ("turn", model.turn)]:
+        found = dict(built.named_buffers()).get(name, built.state_dict().get(name))
+        assert found is not None and found.dtype == tensor.dtype and torch.equal(found, tensor), name
+
+
+class Repeat(nn.Module):
+    """Many layers that share one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(3, 3, bias=False) for _ in range(50))
+        for layer in self.layers:
+            layer.weight = self.layers[0].weight
+
+
+def test_tied_layers_are_stored_once_and_written_out_for_others(tmp_path: Path) -> None:
+    model, spec = Repeat(), {"name": "python:test_ticket_file:Repeat"}
+    pk.save(model, pk.Masks.dense(model), tmp_path / "t", network=spec)
+    ticket = pk.load(tmp_path / "t", network=spec)
+    assert list(ticket.tensors) == ["layers.0.weight"]
+    built = ticket.model()
+    assert built.layers[49].weight is built.layers[0].weight
+    export_dense(ticket, tmp_path / "dense")
+    Repeat().load_state_dict(load_file(tmp_path / "dense"))
+    with pytest.raises(CheckpointError, match="more than torch.float16 can"):
+        large = pk.Ticket({"w": torch.full((2,), 1e6)}, pk.Masks({}), About())
+        export_dense(large, tmp_path / "half", dtype=torch.float16)

@@ -1,4 +1,4 @@
-"""The command line: ``prunekit run | plan | list | show | cp | eval | report | export | inspect | bench``, and plugins."""
+"""The command line: ``prunekit run``, ``plan``, ``export`` and so on (see `prunekit.cli.app`), and plugins' verbs."""
 
 from __future__ import annotations
 

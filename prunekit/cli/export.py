@@ -28,7 +28,7 @@ def export_ticket(
     network: str | None,
 ) -> None:
     """Write the file, read it back, and print its size beside the dense one's and what was lost."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     _check(form, dtype)
     refuse_existing(out)
     ticket = load(source, stage=stage, network=network)
@@ -60,7 +60,7 @@ def _check(form: str, dtype: str | None) -> None:
 
 def _compacted(ticket: Ticket, console: Console) -> Ticket:
     smaller, made = compacted(ticket)
-    if not made.removed:
+    if not made.shape.kept:
         console.print("compact: every channel can influence the output, so all of them stay")
         return ticket
     before, after = (sum(tensor.numel() for tensor in each.tensors.values()) for each in (ticket, smaller))
@@ -96,4 +96,4 @@ def _onnx(ticket: Ticket, out: Path, console: Console) -> None:
     model = ticket.model()
     metadata = {"density": ticket.density, "about": ticket.about.model_dump_json()}
     made = export_onnx(model, ticket.example(), out, progress=console.print, metadata=metadata)
-    console.print(str(made), markup=False)
+    console.print(str(made))

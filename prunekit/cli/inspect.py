@@ -25,7 +25,10 @@ def inspect_source(source: str, *, as_json: bool, stage: str | None, network: st
 
     ticket = load(source, stage=stage, network=network)
     example = None if ticket.input_shape is None else ticket.example()
-    anatomy = inspect(ticket.model(), ticket.masks, example)
+    model = ticket.model()
+    if example is not None:
+        ticket.output()  # says so if the network does not take such an input
+    anatomy = inspect(model, ticket.masks, example)
     title = f"{source}, stage {ticket.about.stage}" if ticket.about.stage else source
     show_inspection(anatomy, title=title, as_json=as_json, console=Console())
 

@@ -75,13 +75,21 @@ def compact(model: nn.Module, example: Any, masks: Masks) -> Compacted:
         >>> small.removed, small.model[0], small.model[2]
         (1, Linear(in_features=3, out_features=3, bias=True), Linear(in_features=3, out_features=2, bias=True))
     """
-    dense = copy.deepcopy(model).eval()
+    dense = _copied(model).eval()
     masks.apply_(dense)
     program = _trace(dense, example)
     try:
         return _compacted(dense, example, masks, program, trusting=True)
     except CheckpointError:  # perhaps a reshape or a split has its sizes from elsewhere: leave alone what they handle
         return _compacted(dense, example, masks, program, trusting=False)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as cause:  # e.g. old-style weight norm, which cannot be copied
+        first = str(cause).strip().partition("\n")[0]
+        raise CheckpointError(f"this network cannot be copied ({first}): export it without --compact.") from cause
 
 
 def _trace(model: nn.Module, example: Any) -> ExportedProgram:
@@ -109,7 +117,7 @@ def _compacted(dense: nn.Module, example: Any, masks: Masks, program: ExportedPr
     smaller = copy.deepcopy(doubled)
     _fill_(smaller, shape, exact)
     difference = prove(doubled, smaller, example)
-    biases = {name: bias.to(flow.weights[name].dtype) for name, bias in exact.items()}
+    biases = {name: _rounded(name, bias, flow.weights[name].dtype) for name, bias in exact.items()}
     model = copy.deepcopy(dense)
     _fill_(model, shape, biases)
     removed = sum(
@@ -195,6 +203,14 @@ def _biases(flow: Flow, live: Tensor, shape: Shape) -> dict[str, Tensor]:
         if amounts.any():
             biases[fold.bias] = flow.weights[fold.bias].double() + amounts
     return shape.select(biases)
+
+
+def _rounded(name: str, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a bias in the type that it is to have; the proof was about the exact one."""
+    rounded = bias.to(dtype)
+    if not torch.allclose(rounded.double(), bias, rtol=torch.finfo(dtype).eps, atol=0):
+        raise CheckpointError(f"{name!r} cannot take up the constants before it in {dtype}: export without --compact.")
+    return rounded
 
 
 def _fill_(model: nn.Module, shape: Shape, biases: Mapping[str, Tensor]) -> None:

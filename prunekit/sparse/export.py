@@ -9,12 +9,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from prunekit.errors import CheckpointError
+from prunekit.errors import CheckpointError, PruneKitError
 from prunekit.files import read_tensors, refuse_existing, write_tensors
-from prunekit.measure import evaluating
 from prunekit.sparse.compact import Compacted, compact
 from prunekit.sparse.ticket import Ticket
-from prunekit.sparse.ticket_file import read_ticket, save_ticket
+from prunekit.sparse.ticket_file import cast, read_ticket, save_ticket
 
 
 @final
@@ -61,13 +60,22 @@ def export_dense(ticket: Ticket, path: Path, *, dtype: torch.dtype | None = None
         Failed: the disk is full or refuses.
     """
     refuse_existing(path)
-    cast = {
-        name: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-        for name, tensor in ticket.tensors.items()
-    }
-    write_tensors(path, cast, {"format": "pt", "about": ticket.about.model_dump_json()})
-    back = {name: tensor.to(ticket.tensors[name].dtype) for name, tensor in read_tensors(path).items()}
+    stored = {name: cast(tensor, dtype, name) for name, tensor in ticket.tensors.items()}
+    tied = {name: stored[first] for name, first in _tied(ticket).items() if name != first}
+    write_tensors(path, {**stored, **tied}, {"format": "pt", "about": ticket.about.model_dump_json()})
+    read = read_tensors(path)
+    back = {name: read[name].to(tensor.dtype) for name, tensor in ticket.tensors.items()}
     return _compared(ticket, replace(ticket, tensors=back), path)
+
+
+def _tied(ticket: Ticket) -> dict[str, str]:
+    """Return each name in the network's ``state_dict`` -> the ticket's name for it; nothing if it cannot be built."""
+    try:
+        state = ticket.model().state_dict(keep_vars=True)
+    except PruneKitError:
+        return {}
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def compacted(ticket: Ticket) -> tuple[Ticket, Compacted]:
@@ -78,7 +86,8 @@ def compacted(ticket: Ticket) -> tuple[Ticket, Compacted]:
     """
     made = compact(ticket.model(), ticket.example(), ticket.masks)
     attributes = {**ticket.about.attributes, **made.shape.attributes}
-    smaller = Ticket.of(made.model, made.masks, ticket.about.model_copy(update={"attributes": attributes}))
+    about = ticket.about.model_copy(update={"attributes": attributes, "compacted": True})
+    smaller = Ticket.of(made.model, made.masks, about)
     return replace(smaller, trusted=ticket.trusted), made
 
 
@@ -94,10 +103,12 @@ def _compared(ticket: Ticket, back: Ticket, path: Path) -> Written:
         weight_error=max(error for error, _ in errors.values()),
         relative_error=max(error / scale for error, scale in errors.values() if scale) if errors else 0.0,
     )
-    if not written.weight_error or ticket.about.network is None or ticket.about.input_shape is None:
+    if not written.weight_error:
         return written
-    before, after = (_output(each) for each in (ticket, back))
-    error, scale = _error(before, after)
+    try:
+        error, scale = _error(ticket.output(), back.output())
+    except PruneKitError:  # the file is good all the same; only this figure is missing
+        return written
     return replace(written, output_error=error, output_scale=scale)
 
 
@@ -107,10 +118,3 @@ def _error(before: Tensor, after: Tensor) -> tuple[float, float]:
         return 0.0, 1.0
     wide = before.double()
     return float((wide - after.double()).abs().nan_to_num(nan=0.0).max()), float(wide.abs().max())
-
-
-def _output(ticket: Ticket) -> Tensor:
-    model = ticket.model()
-    with evaluating(model):
-        output: Tensor = model(ticket.example())
-    return output

@@ -129,7 +129,9 @@ def _shift(flow: Flow, bias: Node | None, rows: Tensor) -> Tensor:
 
 
 def _sizes(flow: Flow, tensor: Node, **axes: int) -> None:
-    flow.attributes.update({(flow.tensors[tensor], attribute): axis for attribute, axis in axes.items()})
+    for attribute, axis in axes.items():
+        if flow.attributes.setdefault((flow.tensors[tensor], attribute), axis) != axis:
+            flow.freeze(tensor)  # tied to a layer that has its channels on another axis
 
 
 def _stored(flow: Flow, *tensors: Node | None) -> bool:

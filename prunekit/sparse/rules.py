@@ -229,7 +229,7 @@ def _dims(node: Node, dims: int | list[int] | None) -> list[int]:
     listed = [] if dims is None else [dims] if isinstance(dims, int) else dims
     first = node.args[0]
     rank = len(shape_of(first if isinstance(first, Node) else first[0]))  # type: ignore[arg-type,index]
-    return [dim % rank for dim in listed]
+    return [dim % rank for dim in listed if rank]
 
 
 def _spatial(node: Node) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from prunekit.errors import CheckpointError, RecipeError, RunError
@@ -60,12 +61,15 @@ def save(
         >>> bool(torch.equal(load(path).tensors["weight"], model.weight))
         True
     """
-    about = About(
-        network=_tree(network) if network is not None else None,
-        input_shape=list(example.shape) if example is not None else None,
-        input_dtype=_kind(example) if example is not None else "float32",
-        prunekit=version("prunekit"),
-    )
+    try:
+        about = About(
+            network=_tree(network) if network is not None else None,
+            input_shape=list(example.shape) if example is not None else None,
+            input_dtype=_kind(example) if example is not None else "float32",
+            prunekit=version("prunekit"),
+        )
+    except ValidationError as cause:
+        raise CheckpointError(f"the example cannot be noted in a ticket: {cause.errors()[0]['msg']}.") from cause
     save_ticket(Ticket.of(model, masks, about), Path(file), dtype=dtype)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from prunekit.errors import CheckpointError, MaskError
 from prunekit.masks import Masks
-from prunekit.network import build_bounded, is_foreign
+from prunekit.network import bind_network, build_bounded, is_harmless
 from prunekit.rewind import restore, snapshot
 from prunekit.select import parameters
-from prunekit.shape import resize_
+from prunekit.shape import resize_, tensors_of
 from prunekit.task import Mean
 
 DTYPES = {
@@ -28,7 +30,10 @@ DTYPES = {
 """The types that a ticket may hold, by name."""
 
 ROOM = 64
-"""A file may name a network that is at most so many times larger than its tensors: channels may have been removed."""
+"""A compacted file may name a network that is at most so many times larger than its tensors."""
+UNFIT = "a ticket file cannot hold that; save it in another way."
+LARGEST_INPUT = 2**28
+"""Entries; a file must not make its reader take more for an example."""
 
 
 @final
@@ -38,7 +43,8 @@ class About(BaseModel):
     Args:
         network: name and options of the network, as ``prunekit.network.bind_network`` takes them.
         parameters: entries of all parameters of the network, buffers apart, cut or not.
-        attributes: integer attributes of modules that removing channels changed, e.g. ``"body.0.out_channels"``.
+        compacted: whether channels were removed, so that tensors are smaller than the network's.
+        attributes: integer attributes of modules that this changed, e.g. ``"body.0.out_channels"``.
         input_shape: shape of one input, with a batch axis.
         input_dtype: its type, e.g. ``"float32"``.
         measures: of the test data, each with its protocol.
@@ -51,6 +57,7 @@ class About(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
     network: dict[str, Any] | None = None
     parameters: int | None = None
+    compacted: bool = False
     attributes: dict[str, int] = {}
     input_shape: list[int] | None = None
     input_dtype: str = "float32"
@@ -58,6 +65,20 @@ class About(BaseModel):
     recipe: str | None = None
     stage: str | None = None
     prunekit: str = ""
+
+    @field_validator("input_shape")
+    @classmethod
+    def _is_small(cls, shape: list[int] | None) -> list[int] | None:
+        if shape is not None and (not 1 <= len(shape) <= 8 or min(shape) < 1 or math.prod(shape) > LARGEST_INPUT):
+            raise ValueError(f"no input has the shape {shape[:8]}")
+        return shape
+
+    @field_validator("input_dtype")
+    @classmethod
+    def _is_known(cls, dtype: str) -> str:
+        if dtype not in DTYPES:
+            raise ValueError(f"no input is of type {dtype[:20]!r}")
+        return dtype
 
 
 @final
@@ -84,14 +105,26 @@ class Ticket:
 
         Raises:
             MaskError: the masks do not fit the model, or a weight that they cut is not zero (it is named).
+            CheckpointError: the model has state that is no plain tensor (it is named).
         """
         for name, count in masks.revived(model).items():
             raise MaskError(
                 f"{count} weights of {name!r} that the masks cut are not zero: call masks.apply_(model) first, or the "
                 "file would hold another network than the model."
             )
-        count = sum(parameter.numel() for parameter in parameters(model).values())
-        return Ticket(snapshot(model), masks, about.model_copy(update={"parameters": count}), trusted=True)
+        whole = parameters(model)
+        tensors = snapshot(model)
+        for name, value in model.state_dict().items():
+            if not isinstance(value, Tensor) or name.rpartition(".")[2] == "_extra_state":
+                raise CheckpointError(f"the model's state holds {name!r}, which is no parameter or buffer: {UNFIT}")
+        for name in whole.keys() - tensors.keys():
+            raise CheckpointError(f"the model keeps its parameter {name!r} out of its state_dict: {UNFIT}")
+        for name, tensor in tensors.items():
+            if tensor.is_meta or tensor.layout != torch.strided:
+                raise CheckpointError(f"{name!r} is a {'meta' if tensor.is_meta else 'sparse'} tensor: {UNFIT}")
+        count = sum(parameter.numel() for parameter in whole.values())
+        held = {name: tensor.cpu() for name, tensor in tensors.items()}
+        return Ticket(held, masks, about.model_copy(update={"parameters": count}), trusted=True)
 
     @property
     def density(self) -> str:
@@ -118,6 +151,22 @@ class Ticket:
         noise = torch.rand(*wanted, generator=torch.Generator().manual_seed(0))
         return noise.to(DTYPES[self.about.input_dtype])
 
+    def output(self) -> Tensor:
+        """Return everything that the network returns for `example`, in one row.
+
+        Raises:
+            CheckpointError: it does not take such an input; or as `model` and `example`.
+        """
+        model, example = self.model(), self.example()
+        try:
+            with torch.no_grad():
+                leaves = [leaf for leaf in tree_leaves(model(example)) if isinstance(leaf, Tensor)]
+            return torch.cat([leaf.flatten() for leaf in leaves])
+        except Exception as cause:  # whatever the network's own code raises
+            raise CheckpointError(
+                f"the network does not run on an input of shape {tuple(example.shape)}: {cause}."
+            ) from cause
+
     def model(self) -> nn.Module:
         """Build the network with the ticket's weights, in eval mode on the CPU.
 
@@ -130,21 +179,29 @@ class Ticket:
                 "this ticket does not say which network it is of: name it (--network NAME, or network= in Python), or "
                 "build it yourself and copy the weights with prunekit.restore(model, ticket.tensors)."
             )
-        if not self.trusted and is_foreign(self.about.network):
-            raise CheckpointError(
-                f"the file asks for the network {self.about.network}, which would run code or fetch files on its "
-                "author's behalf; nothing was run. If you trust it, name the network yourself: --network NAME, or "
-                "network= in Python."
-            )
-        entries = sum(tensor.numel() for tensor in self.tensors.values())
-        model = build_bounded(self.about.network, parameters=ROOM * len(self.tensors), entries=ROOM * entries)
-        floats = {tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point()}
-        if len(floats) == 1:
-            model.to(floats.pop())
-        if self.about.attributes:
+        model = self._built(self.about.network)
+        state = tensors_of(model)
+        if self.about.compacted:
             resize_(model, {name: tuple(t.shape) for name, t in self.tensors.items()}, self.about.attributes)
+        for name, tensor in self.tensors.items():  # one by one: buffers that no file holds keep their types
+            if name in state and state[name].dtype != tensor.dtype:
+                state[name].data = state[name].data.to(tensor.dtype)
         restore(model, self.tensors)
         return model.eval()
+
+    def _built(self, network: Mapping[str, Any]) -> nn.Module:
+        if self.trusted:
+            with torch.random.fork_rng(devices=[]):
+                return bind_network(network)()
+        if not is_harmless(network):
+            raise CheckpointError(
+                f"the file asks for the network {network}, which may run code or open files on its author's behalf; "
+                "nothing was run. If you trust it, name the network yourself: --network NAME, or network= in Python."
+            )
+        room = ROOM if self.about.compacted else 1
+        entries = sum(tensor.numel() for tensor in self.tensors.values())
+        # Some room more, for tied tensors and for buffers that no file holds.
+        return build_bounded(network, tensors=4 * len(self.tensors) + 100, entries=room * entries * 2 + 2**20)
 
     def named(self, network: Mapping[str, Any]) -> Ticket:
         """Return the ticket with a network that the user vouches for."""

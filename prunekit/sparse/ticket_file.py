@@ -75,7 +75,7 @@ def save_ticket(ticket: Ticket, path: Path, *, dtype: torch.dtype | None = None)
                 f"{name!r} is of type {kind}, which a ticket cannot hold; it holds {', '.join(DTYPES)}."
             )
         places.append(Place(name=name, shape=list(tensor.shape), dtype=kind, prunable=mask is not None, packed=cut))
-        small = _cast(tensor, dtype, name)
+        small = cast(tensor, dtype, name)
         if mask is not None and cut:
             stored |= {f"bits/{name}": pack(mask), f"values/{name}": small[mask]}
         else:
@@ -130,7 +130,8 @@ def _check_sizes(header: Header, file: Any) -> None:
     """Raise unless the file holds exactly the tensors that the header describes, in shapes that fit it."""
     wanted: dict[str, list[int] | None] = {}
     for place in header.places:
-        if place.dtype not in DTYPES or min(place.shape, default=0) < 0 or (place.packed and not place.prunable):
+        impossible = len(place.shape) > 32 or any(not 0 <= side < 2**48 for side in place.shape)
+        if place.dtype not in DTYPES or impossible or (place.packed and not place.prunable):
             raise _Altered(f"{place.name!r} is described wrongly")
         if place.packed:
             wanted |= {f"bits/{place.name}": [(math.prod(place.shape) + 7) // 8], f"values/{place.name}": None}
@@ -171,7 +172,10 @@ def _bits(place: Place, stored: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     return mask, values
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype | None, name: str) -> Tensor:
+def cast(tensor: Tensor, dtype: torch.dtype | None, name: str) -> Tensor:
+    """Return a floating-point tensor in half the bytes; raises CheckpointError naming one that does not fit."""
+    if dtype not in (None, torch.float16, torch.bfloat16):
+        raise CheckpointError(f"values can be stored as torch.float16 or torch.bfloat16, not as {dtype}.")
     if dtype is None or not tensor.is_floating_point():
         return tensor
     small = tensor.to(dtype)
