@@ -99,6 +99,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Public names load on first use: `import prunekit` and the command line's help must not wait for torch.
+    if name == "sparse":
+        return importlib.import_module("prunekit.sparse")
     if name not in _HOME:
         raise AttributeError(f"module 'prunekit' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"prunekit.{_HOME[name]}"), name)

@@ -183,7 +183,8 @@ def test_every_engine_gives_eagers_output() -> None:
         pytest.importorskip(package)
     network = {"name": "python:torch.nn:Conv2d", "in_channels": 3, "out_channels": 4, "kernel_size": 3}
     found = bench("conv", network=network, shapes=[(1, 3, 16, 16), (1, 3, 24, 32)], runs=1)
-    assert [row.backend for row in found.rows[:5]] == ["eager", "eager-heap", "compile", "onnxruntime", "openvino"]
+    names = ["eager", "eager-heap", "compile", "onnxruntime", "openvino", "prunekit"]
+    assert [row.backend for row in found.rows[:6]] == names
     assert [row.failure for row in found.rows] == [""] * 10
     assert all(row.difference is not None and row.difference < 1e-5 for row in found.rows)
 
@@ -257,7 +258,7 @@ def test_other_shapes_are_refused(text: str) -> None:
 
 def test_backends_that_are_not_installed_are_left_out_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None if name == "onnx" else name)
-    assert choose(()) == (("eager", "eager-heap", "compile"), ("onnxruntime", "openvino"))
+    assert choose(()) == (("eager", "eager-heap", "compile", "prunekit"), ("onnxruntime", "openvino"))
     assert choose(["compile", "eager"]) == (("eager", "compile"), ())
     with pytest.raises(RecipeError, match=r'openvino needs .* not installed: pip install "prunekit\[onnx\]" openvino'):
         choose(["eager", "openvino"])

@@ -74,6 +74,7 @@ def known_backends() -> Mapping[str, Backend]:
         "compile": Backend(compiled),
         "onnxruntime": Backend(onnxruntime, export),
         "openvino": Backend(openvino, (*export, "openvino")),
+        "prunekit": Backend(prunekit),
     }
 
 
@@ -162,6 +163,27 @@ def openvino(job: Job) -> Step:
     request = core.compile_model(model, "CPU", options).create_infer_request()
     x = job.noise().astype(job.dtype)
     return lambda: request.infer([x], share_inputs=True)
+
+
+def prunekit(job: Job) -> Step:
+    """``prunekit.sparse.compile`` in a process that keeps its heap: zeros are not multiplied with."""
+    import torch
+
+    from prunekit.environment import keep_heap
+    from prunekit.sparse.native import kernels
+    from prunekit.sparse.runtime import compile
+
+    if kernels() is None:
+        raise Failed("its kernels were not built: there was no C compiler when prunekit was installed")
+    keep_heap()
+    model, x = job.torch_pair()
+    fast = compile(model, x)
+
+    def step() -> Any:
+        with torch.no_grad():
+            return fast(x)
+
+    return step
 
 
 def export(job: Job) -> None:

@@ -160,7 +160,7 @@ def bench(
     ] = None,
     backends: Annotated[
         list[str] | None,
-        typer.Option("--backend", help="eager, eager-heap, compile, onnxruntime or openvino; may be repeated."),
+        typer.Option("--backend", help="eager, eager-heap, compile, onnxruntime, openvino or prunekit; repeatable."),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Passes measured of each.")] = 7,
     threads: Annotated[int | None, typer.Option(min=1, help="Of every engine; default as PyTorch has it.")] = None,

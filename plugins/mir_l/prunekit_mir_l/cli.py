@@ -34,9 +34,10 @@ def restore(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the restored images; names are kept.")],
     stage: Annotated[str | None, typer.Option(help="Name of a run's stage; default the last that is done.")] = None,
     network: Annotated[str | None, typer.Option(help="Name of the network, for plain weights files.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Leave out the zeros; pays from a few images on.")] = False,
 ) -> None:
     """Restore images with a ticket; nothing that exists is overwritten."""
     from prunekit_mir_l.restore_files import restore_files
 
-    for line in restore_files(source, images, out, stage=stage, network=network):
+    for line in restore_files(source, images, out, stage=stage, network=network, fast=fast):
         typer.echo(line)

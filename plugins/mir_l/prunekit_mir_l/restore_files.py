@@ -12,10 +12,13 @@ from PIL import Image
 from torch import nn
 
 import prunekit as pk
+from prunekit.environment import keep_heap
 from prunekit.errors import DataError, RunError
 from prunekit_mir_l.images import Pixels, read_rgb
 from prunekit_mir_l.restore import MULTIPLE, restore_image
 
+FAST_SIDE = 128
+"""Pixels a side of the image on which layers are timed."""
 _QUALITY: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": 0},
     ".jpeg": {"quality": 95, "subsampling": 0},
@@ -24,7 +27,13 @@ _QUALITY: dict[str, dict[str, Any]] = {
 
 
 def restore_files(
-    source: Path, images: Sequence[Path], out: Path, *, stage: str | None = None, network: str | None = None
+    source: Path,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    stage: str | None = None,
+    network: str | None = None,
+    fast: bool = False,
 ) -> Iterator[str]:
     """Restore each image and write it to ``out`` under its own name; yields a line of text for each.
 
@@ -36,6 +45,8 @@ def restore_files(
         out: folder, made where it is missing.
         stage: name of a finished stage of a run; the last by default.
         network: name of the network, where the source does not say it or is not to be believed.
+
+        fast: leave out the zeros (see ``prunekit.sparse.compile``); worth it from a few images on.
 
     Raises:
         RunError: no restoration network, or no such stage.
@@ -52,6 +63,9 @@ def restore_files(
         if targets.count(target) > 1:
             raise DataError(f"two images are called {image.name}; restore them into different folders.")
     model = load(source, stage=stage, network=network)
+    if fast:
+        keep_heap()
+        model = pk.sparse.compile(model, torch.zeros(1, 3, FAST_SIDE, FAST_SIDE))
     for image, target in zip(images, targets, strict=True):
         write(restored(model, read_rgb(image)), target)
         yield f"{image} -> {target}"

@@ -82,6 +82,9 @@ def test_an_exported_file_restores_as_its_run_does_without_the_run(
     assert call(monkeypatch, "mir_l", "restore", str(run), str(source), "-o", str(tmp_path / "of_run")) == 0
     assert call(monkeypatch, "mir_l", "restore", str(file), str(source), "-o", str(tmp_path / "of_file")) == 0
     assert (tmp_path / "of_run" / "a.png").read_bytes() == (tmp_path / "of_file" / "a.png").read_bytes()
+    assert call(monkeypatch, "mir_l", "restore", str(file), str(source), "-o", str(tmp_path / "fast"), "--fast") == 0
+    with Image.open(tmp_path / "fast" / "a.png") as fast, Image.open(tmp_path / "of_run" / "a.png") as slow:
+        assert np.abs(np.asarray(fast, dtype=int) - np.asarray(slow)).max() <= 1
     about = pk.load(file).about
     assert about.network is not None
     assert (about.network["name"], about.network["width"]) == ("promptir_tiny", 12)
