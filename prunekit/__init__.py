@@ -99,7 +99,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Public names load on first use: `import prunekit` and the command line's help must not wait for torch.
-    if name == "sparse":
+    if name == "sparse":  # so that `prunekit.sparse.compile` needs no import of its own
         return importlib.import_module("prunekit.sparse")
     if name not in _HOME:
         raise AttributeError(f"module 'prunekit' has no attribute {name!r}")

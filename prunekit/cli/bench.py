@@ -110,7 +110,7 @@ def tail(found: Bench) -> Iterator[str]:
     if found.missing:
         yield f"not installed: {', '.join(found.missing)}"
     passes = max((len(row.times_ms) for row in found.rows), default=0)
-    yield f"{passes} passes each, in turn. Only prunekit leaves out the zeros; for the others they are weights like any."
+    yield f"{passes} passes each, in turn. Only prunekit leaves out zeros; to the others they are weights like any."
     yield "MiB: of the whole process, libraries included, during a pass. Differs: absolute, from eager's output."
 
 
