@@ -22,7 +22,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
         >>> sorted(snapshot(nn.BatchNorm1d(2)))
         ['bias', 'num_batches_tracked', 'running_mean', 'running_var', 'weight']
     """
-    return {name: tensor.detach().clone() for name, tensor in _state(model).items()}
+    return {name: tensor.detach().clone() for name, tensor in state(model).items()}
 
 
 def restore(
@@ -49,17 +49,17 @@ def restore(
         >>> bool(torch.equal(model.weight, start["weight"]))
         True
     """
-    state = _state(model)
-    for name in state.keys() ^ snapshot.keys():
-        lacking, other = ("snapshot", snapshot) if name in state else ("model", state)
+    live = state(model)
+    for name in live.keys() ^ snapshot.keys():
+        lacking, other = ("snapshot", snapshot) if name in live else ("model", live)
         raise CheckpointError(f"the {lacking} lacks {name!r}; {nearest(name, other)}")
-    for name, tensor in state.items():
+    for name, tensor in live.items():
         if tensor.shape != snapshot[name].shape:
             theirs, ours = tuple(snapshot[name].shape), tuple(tensor.shape)
             raise CheckpointError(f"{name!r} has shape {theirs} in the snapshot and {ours} in the model.")
-    kept = {name for pattern in keep for name in matching(pattern, state, "keep")}
+    kept = {name for pattern in keep for name in matching(pattern, live, "keep")}
     with torch.no_grad():
-        for name, tensor in state.items():
+        for name, tensor in live.items():
             if name not in kept:
                 tensor.copy_(snapshot[name])
     if masks is not None:
@@ -117,7 +117,7 @@ def _average(model: nn.Module, norms: list[nn.modules.batchnorm._BatchNorm], inp
             module.training = mode
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
+def state(model: nn.Module) -> dict[str, Tensor]:
     """Return canonical name -> the live tensor, each tensor once."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -43,6 +43,12 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     wanted = model.state_dict()
     found = {_bare(name, wanted): tensor for name, tensor in _read(path).items()}
+    refuse_unfitting(found, wanted, str(path))
+    model.load_state_dict(found)
+
+
+def refuse_unfitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Raise CheckpointError unless both have the same names with the same shapes; ``what`` is said not to fit."""
     problems = [
         _listed("missing", [name for name in wanted if name not in found]),
         _listed("unexpected", [name for name in found if name not in wanted]),
@@ -52,9 +58,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     ]
     if any(problems):
         raise CheckpointError(
-            f"{path} does not fit this network: {'; '.join(filter(None, problems))}. {_cause(found, wanted)}"
+            f"{what} does not fit this network: {'; '.join(filter(None, problems))}. {_cause(found, wanted)}"
         )
-    model.load_state_dict(found)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -98,7 +98,10 @@ def test_files_that_are_no_tickets(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="a safetensors file and no ticket.*--network NAME"):
         read_ticket(tmp_path / "plain.safetensors")
     torch.save({"weight": torch.ones(2)}, tmp_path / "net.pt")
-    with pytest.raises(CheckpointError, match=r"net.pt is truncated, altered, or no ticket"):
+    with pytest.raises(
+        CheckpointError,
+        match="net.pt is no ticket but a file of PyTorch.s: name the network of these weights with --network NAME",
+    ):
         read_ticket(tmp_path / "net.pt")
     with pytest.raises(CheckpointError, match="there is no such file"):
         read_ticket(tmp_path / "none")

@@ -107,6 +107,7 @@ class Bench:
     machine: Machine
     rows: tuple[Row, ...]
     missing: tuple[str, ...] = ()
+    trained: bool = True
 
     def speedup(self, row: Row) -> float | None:
         """Return how many times faster than eager at the same shape a row is, by medians; None where either failed."""

@@ -74,10 +74,11 @@ def bench(
     macs = _macs(ticket, model, shapes)
     job = Job(str(source), stage, network, "", next(iter(macs)), ticket.about.input_dtype, threads, onnx="")
     size, machine = _size(ticket, model), _machine(chosen, threads)
+    trained = ticket.trained
     del ticket, model
     with tempfile.TemporaryDirectory(prefix="prunekit-bench-") as folder:
         rows = _rows(job, [(shape, name) for shape in macs for name in chosen], runs, Path(folder), progress)
-    return Bench(str(source), size, macs, machine, rows, missing)
+    return Bench(str(source), size, macs, machine, rows, missing, trained)
 
 
 def _macs(ticket: Ticket, model: nn.Module, shapes: Sequence[Shape]) -> dict[Shape, Macs]:

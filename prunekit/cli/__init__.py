@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from prunekit.cli.app import build
 from prunekit.errors import PruneKitError
@@ -11,6 +12,7 @@ from prunekit.registry import Registry
 
 def main() -> None:
     """Run the program; a user's mistake ends in one message and its exit code, never in a traceback."""
+    sys.path.append(str(Path.cwd()))  # for `python:` names, as `python -m` does
     try:
         build(Registry.discover())()
     except PruneKitError as error:

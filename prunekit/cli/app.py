@@ -18,7 +18,10 @@ Source = Annotated[
     str, typer.Argument(metavar="RUN|FILE|NAME", help="A run directory, a file of weights, or a network's name.")
 ]
 Stage = Annotated[str | None, typer.Option(help="Name of a run's stage; default the last that is done.")]
-Network = Annotated[str | None, typer.Option(help="Name of the network, for plain weights files.")]
+Network = Annotated[
+    str | None, typer.Option(help="The network, for plain weights or files that you trust: a name or {name: ..., ...}.")
+]
+InputShape = Annotated[str | None, typer.Option("--shape", help="Of an input, e.g. 1x1x64x64; default the source's.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -84,7 +87,7 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
 
 
 def list_() -> None:
-    """List recipes, tasks, scorers, allocations, schedules and strategies."""
+    """List recipes, tasks, networks, pruners, scorers, allocations, strategies, schedules and commands."""
     from prunekit.cli.inform import show_registry
 
     show_registry()
@@ -132,25 +135,27 @@ def export(
     form: Annotated[str, typer.Option("--format", help="sparse (small), dense (safetensors) or onnx.")] = "sparse",
     dtype: Annotated[str | None, typer.Option(help="float16 or bfloat16: half the bytes, with loss.")] = None,
     compact: Annotated[bool, typer.Option("--compact", help="Remove channels that can never matter.")] = False,
+    shape: InputShape = None,
     stage: Stage = None,
     network: Network = None,
 ) -> None:
     """Write a ticket as one file: small, or for other programs; what was written is read back and compared."""
     from prunekit.cli.export import export_ticket
 
-    export_ticket(source, out, form=form, dtype=dtype, compact=compact, stage=stage, network=network)
+    export_ticket(source, out, form=form, dtype=dtype, compact=compact, stage=stage, network=network, shape=shape)
 
 
 def inspect(
     source: Source,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+    shape: InputShape = None,
     stage: Stage = None,
     network: Network = None,
 ) -> None:
     """Print each tensor's shape, density, bytes, multiply-adds and dead channels, and the totals."""
     from prunekit.cli.inspect import inspect_source
 
-    inspect_source(source, as_json=as_json, stage=stage, network=network)
+    inspect_source(source, as_json=as_json, stage=stage, network=network, shape=shape)
 
 
 def bench(

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from prunekit.bench import Bench, Row, bench, parse_shape
 from prunekit.bench.result import Shape, shape_text
+from prunekit.errors import Failed
 from prunekit.files import refuse_existing, write_text
 from prunekit.report.table import si
 
@@ -48,6 +49,8 @@ def show_bench(
             progress=progress,
         )
     console = Console(soft_wrap=True, markup=False, highlight=False)
+    if not found.trained:
+        console.print(f"{source}: fresh weights (seed 0), not trained, nothing cut")
     for line in head(found):
         console.print(line)
     for shape in found.macs:
@@ -57,6 +60,8 @@ def show_bench(
     console.print()
     for line in tail(found):
         console.print(line)
+    if not any(row.times_ms for row in found.rows):
+        raise Failed("nothing could be measured; the reasons stand above.")
     if file is not None:
         write_text(file, bench_csv(found))
         console.print(f"{file}: every column")

@@ -18,19 +18,25 @@ NAMES = 5
 """A sentence lists at most so many names."""
 
 
-def inspect_source(source: str, *, as_json: bool, stage: str | None, network: str | None) -> None:
+def inspect_source(source: str, *, as_json: bool, stage: str | None, network: str | None, shape: str | None) -> None:
     """Open a run, a file or a network by name, and show what it consists of."""
+    from prunekit.bench.result import parse_shape, shape_text
     from prunekit.sparse.inspect import inspect
     from prunekit.sparse.source import load
 
     ticket = load(source, stage=stage, network=network)
+    ticket = ticket.taking(parse_shape(shape)) if shape else ticket
     example = None if ticket.input_shape is None else ticket.example()
     model = ticket.model()
     if example is not None:
         ticket.output()  # says so if the network does not take such an input
     anatomy = inspect(model, ticket.masks, example)
-    title = f"{source}, stage {ticket.about.stage}" if ticket.about.stage else source
-    show_inspection(anatomy, title=title, as_json=as_json, console=Console())
+    parts = [source, f"stage {ticket.about.stage}" if ticket.about.stage else ""]
+    parts += [] if ticket.trained else ["fresh weights (seed 0), not trained"]
+    parts += ["channels removed"] if ticket.about.compacted else []
+    parts += [] if example is None else [f"multiply-adds for one input of {shape_text(tuple(example.shape))}"]
+    console = Console() if Console().is_terminal else Console(width=200)  # a file has room for whole names
+    show_inspection(anatomy, title=", ".join(filter(None, parts)), as_json=as_json, console=console)
 
 
 def show_inspection(anatomy: Anatomy, *, title: str, as_json: bool, console: Console) -> None:

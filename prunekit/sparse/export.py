@@ -25,8 +25,8 @@ class Written:
         bytes: of the file.
         dense_bytes: of the same tensors, stored densely in their own types.
         tensors: how many.
-        weight_error: largest absolute difference of any value; 0 where the file is lossless.
-        relative_error: largest of such differences over the largest value of its tensor.
+        weight_error: largest absolute difference of any value, and the tensor's name; 0 where the file is lossless.
+        relative_error: largest of such differences over the largest value of its tensor, and that one's name.
         output_error: largest absolute difference of the network's output on `Ticket.example`; None where no error was
             made, or the network cannot be built here.
         output_scale: the output's largest absolute value.
@@ -35,8 +35,8 @@ class Written:
     bytes: int
     dense_bytes: int
     tensors: int
-    weight_error: float
-    relative_error: float
+    weight_error: tuple[float, str]
+    relative_error: tuple[float, str]
     output_error: float | None = None
     output_scale: float | None = None
 
@@ -86,7 +86,9 @@ def compacted(ticket: Ticket) -> tuple[Ticket, Compacted]:
     """
     made = compact(ticket.model(), ticket.example(), ticket.masks)
     attributes = {**ticket.about.attributes, **made.shape.attributes}
-    about = ticket.about.model_copy(update={"attributes": attributes, "compacted": True})
+    before = ticket.about.parameters_before or ticket.about.parameters
+    changed = {"attributes": attributes, "compacted": True, "parameters_before": before}
+    about = ticket.about.model_copy(update=changed)
     smaller = Ticket.of(made.model, made.masks, about)
     return replace(smaller, trusted=ticket.trusted), made
 
@@ -100,10 +102,12 @@ def _compared(ticket: Ticket, back: Ticket, path: Path) -> Written:
         bytes=path.stat().st_size,
         dense_bytes=sum(tensor.numel() * tensor.element_size() for tensor in ticket.tensors.values()),
         tensors=len(errors),
-        weight_error=max(error for error, _ in errors.values()),
-        relative_error=max(error / scale for error, scale in errors.values() if scale) if errors else 0.0,
+        weight_error=max(((error, name) for name, (error, _) in errors.items()), default=(0.0, "")),
+        relative_error=max(
+            ((error / scale, name) for name, (error, scale) in errors.items() if scale), default=(0.0, "")
+        ),
     )
-    if not written.weight_error:
+    if not written.weight_error[0]:
         return written
     try:
         error, scale = _error(ticket.output(), back.output())

@@ -9,6 +9,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+HEIGHT_STEPS = 3
+"""The second height is so many steps above the first."""
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 """What a network may ask image sides to be multiples of."""
 TOLERANCE = 1e-4
@@ -72,7 +74,8 @@ def other_input(model: nn.Module, example: Tensor, axes: tuple[int, ...]) -> Ten
     if not axes:
         return None
     for step in STEPS if 2 in axes else (1,):
-        larger = {0: 1, 2: 3 * step, 3: 5 * step}  # 3 and 5 are odd, so these are no multiples of more than the step
+        # 3 and 5 are odd, so that these are multiples of no more than the step.
+        larger = {0: 1, 2: HEIGHT_STEPS * step, 3: 5 * step}
         shape = [size + larger[axis] if axis in axes else size for axis, size in enumerate(example.shape)]
         if 2 in axes and shape[2] == shape[3]:
             shape[3] += 2 * step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +51,7 @@ def save(
     Raises:
         MaskError: the masks do not fit, or a weight that they cut is not zero.
         CheckpointError: the file exists, or a value does not fit ``dtype``.
-        RecipeError, PluginError: there is no such network.
+        RecipeError, PluginError: there is no such network, or the model is another one.
 
     Example:
         >>> import tempfile
@@ -70,7 +71,10 @@ def save(
         )
     except ValidationError as cause:
         raise CheckpointError(f"the example cannot be noted in a ticket: {cause.errors()[0]['msg']}.") from cause
-    save_ticket(Ticket.of(model, masks, about), Path(file), dtype=dtype)
+    ticket = Ticket.of(model, masks, about)
+    if network is not None:
+        ticket.model()  # a file that does not fit the network it names is of no use to anyone
+    save_ticket(ticket, Path(file), dtype=dtype)
 
 
 def load(source: str | Path, *, stage: str | None = None, network: str | Mapping[str, Any] | None = None) -> Ticket:
@@ -110,7 +114,20 @@ def load(source: str | Path, *, stage: str | None = None, network: str | Mapping
         raise CheckpointError(f"{source}: there is no such file or run directory.")
     else:
         return _of_name(str(source), network)
-    return ticket if network is None else ticket.named(_tree(network))
+    return ticket if network is None else _vouched(ticket, network, str(source))
+
+
+def _vouched(ticket: Ticket, network: str | Mapping[str, Any], source: str) -> Ticket:
+    """Return the ticket with the network that the user names; a bare name keeps the options that the ticket has."""
+    held = ticket.about.network or {}
+    if isinstance(network, str) and held.get("name") == network:
+        network = held
+    vouched = ticket.vouched(_tree(network))
+    try:
+        vouched.model()
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    return vouched
 
 
 def _of_run(run: Path, stage: str | None) -> Ticket:
@@ -155,7 +172,7 @@ def _of_network(network: str | Mapping[str, Any], weights: Path | None = None) -
     known = getattr(model, "default_cfg", {}).get("input_size")  # timm's models say what they were made for
     shape = [1, *known] if known else list(ASSUMED)
     about = About(network=_tree(network), input_shape=shape, prunekit=version("prunekit"))
-    return Ticket.of(model, Masks.dense(model), about)
+    return dataclasses.replace(Ticket.of(model, Masks.dense(model), about), trained=weights is not None)
 
 
 def _tree(network: str | Mapping[str, Any]) -> dict[str, Any]:

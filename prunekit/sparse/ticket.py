@@ -16,9 +16,11 @@ from prunekit.errors import CheckpointError, MaskError
 from prunekit.masks import Masks
 from prunekit.network import bind_network, build_bounded, is_harmless
 from prunekit.rewind import restore, snapshot
+from prunekit.rewind import state as named
 from prunekit.select import parameters
 from prunekit.shape import resize_, tensors_of
 from prunekit.task import Mean
+from prunekit.weights import refuse_unfitting
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -44,6 +46,7 @@ class About(BaseModel):
         network: name and options of the network, as ``prunekit.network.bind_network`` takes them.
         parameters: entries of all parameters of the network, buffers apart, cut or not.
         compacted: whether channels were removed, so that tensors are smaller than the network's.
+        parameters_before: of the network before that.
         attributes: integer attributes of modules that this changed, e.g. ``"body.0.out_channels"``.
         input_shape: shape of one input, with a batch axis.
         input_dtype: its type, e.g. ``"float32"``.
@@ -58,6 +61,7 @@ class About(BaseModel):
     network: dict[str, Any] | None = None
     parameters: int | None = None
     compacted: bool = False
+    parameters_before: int = 0
     attributes: dict[str, int] = {}
     input_shape: list[int] | None = None
     input_dtype: str = "float32"
@@ -92,12 +96,18 @@ class Ticket:
         masks: of the prunable ones.
         about: everything else.
         trusted: whether ``about.network`` may run any code; it may not where a file brought it.
+        trained: False for a network that was only just initialised.
     """
 
     tensors: Mapping[str, Tensor]
     masks: Masks
     about: About
     trusted: bool = False
+    trained: bool = True
+
+    def __repr__(self) -> str:
+        name = (self.about.network or {}).get("name")
+        return f"Ticket({name or 'no network named'}: {self.density})"
 
     @staticmethod
     def of(model: nn.Module, masks: Masks, about: About) -> Ticket:
@@ -132,12 +142,19 @@ class Ticket:
         cut = self.masks.prunable - self.masks.kept
         text = f"keeps {self.masks.kept:,} of {self.masks.prunable:,} prunable weights ({self.masks.density:.2%})"
         total = self.about.parameters
-        return f"{text}, {total - cut:,} of all {total:,} parameters ({(total - cut) / total:.2%})" if total else text
+        if not total:
+            return text
+        before = f"; {self.about.parameters_before:,} before channels were removed" if self.about.compacted else ""
+        return f"{text}, {total - cut:,} of all {total:,} parameters ({(total - cut) / total:.2%}){before}"
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
         """Shape of one input, with a batch axis; None where nobody said."""
         return tuple(self.about.input_shape) if self.about.input_shape is not None else None
+
+    def taking(self, shape: Sequence[int]) -> Ticket:
+        """Return the ticket with inputs of another shape."""
+        return replace(self, about=self.about.model_copy(update={"input_shape": list(shape)}))
 
     def example(self, shape: Sequence[int] | None = None) -> Tensor:
         """Return an input: seeded uniform noise in [0, 1) of ``shape``, the ticket's own by default.
@@ -183,6 +200,8 @@ class Ticket:
         state = tensors_of(model)
         if self.about.compacted:
             resize_(model, {name: tuple(t.shape) for name, t in self.tensors.items()}, self.about.attributes)
+        else:
+            refuse_unfitting(self.tensors, named(model), f"a ticket for {self.about.network['name']}")
         for name, tensor in self.tensors.items():  # one by one: buffers that no file holds keep their types
             if name in state and state[name].dtype != tensor.dtype:
                 state[name].data = state[name].data.to(tensor.dtype)
@@ -196,13 +215,14 @@ class Ticket:
         if not is_harmless(network):
             raise CheckpointError(
                 f"the file asks for the network {network}, which may run code or open files on its author's behalf; "
-                "nothing was run. If you trust it, name the network yourself: --network NAME, or network= in Python."
+                f"nothing was run. If you trust it, name the network yourself: --network {network.get('name')!r}, or "
+                "network= in Python; its options are then taken from the file."
             )
         room = ROOM if self.about.compacted else 1
         entries = sum(tensor.numel() for tensor in self.tensors.values())
         # Some room more, for tied tensors and for buffers that no file holds.
         return build_bounded(network, tensors=4 * len(self.tensors) + 100, entries=room * entries * 2 + 2**20)
 
-    def named(self, network: Mapping[str, Any]) -> Ticket:
+    def vouched(self, network: Mapping[str, Any]) -> Ticket:
         """Return the ticket with a network that the user vouches for."""
         return replace(self, about=self.about.model_copy(update={"network": dict(network)}), trusted=True)

@@ -109,6 +109,7 @@ def read_ticket(path: Path) -> Ticket:
             raise CheckpointError(f"{path} was altered since it was written (its checksum differs): {ADVICE}.")
         return _unpacked(header, stored)
     except (OSError, ValidationError, SafetensorError, MaskError, _Altered) as cause:
+        _say_what_else_it_is(path)
         first = str(cause).splitlines()[0]
         raise CheckpointError(f"{path} is truncated, altered, or no ticket ({first}): {ADVICE}.") from cause
 
@@ -120,6 +121,19 @@ def is_ticket(path: Path) -> bool:
             return KEY in (file.metadata() or {})
     except (OSError, SafetensorError):
         return False
+
+
+def _say_what_else_it_is(path: Path) -> None:
+    """Raise CheckpointError for a whole file of another kind."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path} is an ONNX file; these are only written. Give the ticket that it was made from.")
+    if start == b"PK\x03\x04" or path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        raise CheckpointError(
+            f"{path} is no ticket but a file of PyTorch's: name the network of these weights with --network NAME, or "
+            "prunekit.load(file, network=NAME)."
+        )
 
 
 class _Altered(Exception):  # noqa: N818  (what the file is, for the message above)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from prunekit.errors import CheckpointError, Failed, PluginError
 from prunekit.files import refuse_existing, write_atomic
 from prunekit.measure import evaluating
-from prunekit.sparse.onnx_check import Check, Unusable, checked, other_input, resized, times, varied
+from prunekit.sparse.onnx_check import HEIGHT_STEPS, Check, Unusable, checked, other_input, resized, times, varied
 
 AXES = {0: "batch", 2: "height", 3: "width"}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -50,8 +50,18 @@ class Exported:
     checks: tuple[Check, ...]
     seconds: float
 
+    @property
+    def step(self) -> int:
+        """By multiples of what height and width may differ from the example's; 1 where they are fixed."""
+        if "height" not in self.dynamic:
+            return 1
+        first, second = (check.shape for check in self.checks)
+        return (second[2] - first[2]) // HEIGHT_STEPS
+
     def __str__(self) -> str:
         free = f"any {', '.join(self.dynamic)}" if self.dynamic else "one input size"
+        if self.step > 1:
+            free += f" (height and width in steps of {self.step} from the example's)"
         held = f" ({', '.join(self.fixed)} only as in the example)" if self.fixed else ""
         found = "; ".join(
             f"{times(each.shape)}: {each.difference:.1e} where the largest value is {each.magnitude:.3g}"

@@ -78,7 +78,10 @@ def load(source: Path, *, stage: str | None = None, network: str | None = None) 
         RunError: it does not turn RGB images into RGB images of the same size.
         PruneKitError: as ``prunekit.load`` and ``Ticket.model``.
     """
-    model = pk.load(source, stage=stage, network=network).model()
+    ticket = pk.load(source, stage=stage, network=network)
+    if not ticket.trained:
+        raise RunError(f"{source} is the name of a network that nobody trained; give a run or a file.")
+    model = ticket.model()
     side = 2 * MULTIPLE
     try:
         fits = restored(model, np.zeros((side, side, 3), dtype=np.uint8)).shape == (side, side, 3)

@@ -103,6 +103,15 @@ def test_a_network_that_restores_no_images_is_refused(
     assert "does not turn RGB images into RGB images of the same size" in capsys.readouterr().err
 
 
+def test_a_network_that_nobody_trained_restores_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = picture(tmp_path / "a.png", "RGB", (8, 8))
+    assert call(monkeypatch, "mir_l", "restore", "promptir_tiny", str(source), "-o", str(tmp_path / "out")) == 2
+    assert "promptir_tiny is the name of a network that nobody trained" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def classifier() -> nn.Module:
     return nn.Linear(3, 2)
 
