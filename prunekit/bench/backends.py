@@ -137,7 +137,7 @@ def compiled(job: Job) -> Step:
 
 def onnxruntime(job: Job) -> Step:
     """ONNX Runtime on the CPU."""
-    import onnxruntime as ort  # type: ignore[import-untyped]
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = job.threads
@@ -150,7 +150,7 @@ def onnxruntime(job: Job) -> Step:
 
 def openvino(job: Job) -> Step:
     """OpenVINO on the CPU, compiled for this very shape."""
-    import openvino as ov  # type: ignore[import-untyped]
+    import openvino as ov
 
     core = ov.Core()
     model = core.read_model(job.onnx)

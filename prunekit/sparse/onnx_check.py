@@ -38,7 +38,7 @@ def checked(
     Raises:
         Unusable: ONNX Runtime cannot run the file, or the outputs differ by more than `TOLERANCE` of the largest value.
     """
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
