@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import prunekit as pk
 from prunekit.measure import count_macs
+from prunekit.network import bind_network
 from prunekit.sparse.compact import compact
 
 
@@ -140,8 +141,8 @@ def test_resnet18(density: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("density", [0.05, 0.1])
 def test_promptir(density: float) -> None:
-    networks = pytest.importorskip("prunekit_mir_l.networks")
-    model = networks.build("promptir_tiny")
+    pytest.importorskip("prunekit_mir_l")
+    model = bind_network("promptir_tiny")()
     masks = pk.prune(model, pk.Masks.dense(model), density, allocation=pk.per_layer())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
