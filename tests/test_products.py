@@ -136,6 +136,24 @@ def test_what_the_kernels_do_not_take_goes_the_layers_own_way(x: Tensor) -> None
     assert y.requires_grad
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 5, 5), (1, 5, 5, 5), (2, 8, 5, 5)])
+def test_a_convolution_of_too_few_or_many_channels_is_torchs_error(shape: tuple[int, ...]) -> None:
+    layer = nn.Conv2d(4, 4, 3, groups=2)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="channels"):
+        SparseConv2d(layer)(torch.rand(shape))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 5), (4, 3)])
+def test_a_linear_layer_of_too_few_or_many_inputs_is_torchs_error(shape: tuple[int, ...]) -> None:
+    with torch.no_grad(), pytest.raises(RuntimeError):
+        SparseLinear(nn.Linear(4, 2))(torch.rand(shape))
+
+
+def test_an_image_smaller_than_the_kernel_is_torchs_error() -> None:
+    with torch.no_grad(), pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        SparseConv2d(nn.Conv2d(2, 2, 5))(torch.rand(1, 2, 3, 9))
+
+
 def test_calls_from_several_threads() -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(8, 8, 3, padding=1)

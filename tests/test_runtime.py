@@ -77,8 +77,8 @@ def test_a_copy_of_the_copy_does_not_lean_on_it(monkeypatch: pytest.MonkeyPatch)
 
 @needs_kernels
 def test_the_faster_way_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    def race(ways: Sequence[Any], args: tuple[Tensor]) -> list[float]:
-        return [1.0, 0.9 if isinstance(ways[1], SparseConv2d) else 0.96]
+    def race(ways: Sequence[Any]) -> list[float]:
+        return [1.0, 0.9 if isinstance(ways[1].func, SparseConv2d) else 0.96]
 
     monkeypatch.setattr(runtime, "_race", race)
     assert swapped(pk.sparse.compile(pruned(0.2), torch.rand(1, 3, 16, 16))) == ["conv", "deep"]
@@ -87,10 +87,32 @@ def test_the_faster_way_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_kernels
 def test_calls_of_one_layer_are_judged_together(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([[1.0, 0.1], [1.0, 1.7]])
-    monkeypatch.setattr(runtime, "_race", lambda ways, args: next(seconds))
+    monkeypatch.setattr(runtime, "_race", lambda ways: next(seconds))
     layer = nn.Linear(8, 8)
     pk.prune(layer, pk.Masks.dense(layer), 0.2).apply_(layer)
     assert swapped(pk.sparse.compile(nn.Sequential(layer, layer), torch.rand(5, 8))) == ["0"]
+
+
+@needs_kernels
+def test_a_layer_may_be_called_by_keyword(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "GAIN", 1e9)
+
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.layer(input=x)
+            return y
+
+    model = Keyword()
+    pk.prune(model, pk.Masks.dense(model), 0.2).apply_(model)
+    x = torch.rand(5, 8)
+    fast = pk.sparse.compile(model, x)
+    assert swapped(fast) == ["layer"]
+    with torch.no_grad():
+        assert torch.allclose(fast(x), model(x), atol=1e-6)
 
 
 def test_dense_layers_are_not_even_tried() -> None:

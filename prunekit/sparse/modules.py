@@ -28,13 +28,14 @@ class SparseLinear:
     def __reduce__(self) -> tuple[type[SparseLinear], tuple[nn.Linear]]:
         return SparseLinear, (self.layer,)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, input: Tensor) -> Tensor:
         """Return what the layer returns, to rounding."""
-        if not _plain(x, self.layer) or not x.numel():
-            return nn.Linear.forward(self.layer, x)
+        fits = input.dim() > 0 and input.shape[-1] == self.layer.weight.shape[1] and input.numel() > 0
+        if not fits or not _plain(input, self.layer):
+            return nn.Linear.forward(self.layer, input)
         if self._product is None:
             self._product = Product(self.layer.weight.detach(), _detached(self.layer.bias))
-        return self._product(x.contiguous())
+        return self._product(input.contiguous())
 
 
 @final
@@ -59,12 +60,13 @@ class SparseConv2d:
         even = layer.padding == "same" and any(d * (k - 1) % 2 for k, d in zip(kernel, dilation, strict=True))
         return layer.padding_mode == "zeros" and not even
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, input: Tensor) -> Tensor:
         """Return what the layer returns, to rounding, in the input's memory layout."""
-        layer = self.layer
-        if not _plain(x, layer) or x.dim() != 4 or not x.numel():
+        layer, x, geometry = self.layer, input, _geometry(self.layer)
+        # The kernels trust what they are given: what the layer itself would refuse must not reach them.
+        fits = x.dim() == 4 and x.numel() > 0 and x.shape[1] == layer.weight.shape[1] * layer.groups
+        if not fits or min(geometry.out(*x.shape[2:])) < 1 or not _plain(x, layer):
             return nn.Conv2d.forward(layer, x)
-        geometry = _geometry(layer)
         last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         if last and geometry == Geometry():
             if self._product is None:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -48,7 +49,7 @@ def compile(model: nn.Module, example: Any) -> nn.Module:
 
     Returns:
         The copy, in eval mode. Use it under ``torch.no_grad()`` or ``torch.inference_mode()``: where gradients are
-        asked for, its layers are dense.
+        asked for, its layers are dense. Its weights are not to change any more: the kernels hold copies of them.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU())
@@ -61,7 +62,7 @@ def compile(model: nn.Module, example: Any) -> nn.Module:
     if kernels() is None:
         return fast
     trials = [trial for module in fast.modules() if (trial := _trial(module)) is not None]
-    handles = [trial.layer.register_forward_hook(_timed(trial)) for trial in trials]
+    handles = [trial.layer.register_forward_hook(_timed(trial), with_kwargs=True) for trial in trials]
     try:
         with evaluating(fast):
             fast(example)
@@ -89,20 +90,20 @@ def _trial(module: nn.Module) -> _Trial | None:
     return _Trial(module, make(module))
 
 
-def _timed(trial: _Trial) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        for place, seconds in enumerate(_race((module.forward, trial.fast), args)):
+def _timed(trial: _Trial) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        for place, seconds in enumerate(_race([partial(way, *args, **kwargs) for way in (module.forward, trial.fast)])):
             trial.seconds[place] += seconds
 
     return hook
 
 
-def _race(ways: Sequence[Callable[..., Any]], args: tuple[Any, ...]) -> list[float]:
+def _race(ways: Sequence[Callable[[], Any]]) -> list[float]:
     """Return the least seconds that each way took; they take turns, so that a busy machine slows all of them."""
     best = [float("inf")] * len(ways)
     for _ in range(ROUNDS):
         for place, way in enumerate(ways):
             began_s = time.perf_counter()
-            way(*args)
+            way()
             best[place] = min(best[place], time.perf_counter() - began_s)
     return best
