@@ -119,15 +119,6 @@ def test_dense_layers_are_not_even_tried() -> None:
     assert swapped(pk.sparse.compile(Net(), torch.rand(1, 3, 16, 16))) == []
 
 
-def test_without_the_kernels_the_copy_is_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "kernels", lambda: None)
-    model = pruned(0.2)
-    fast = pk.sparse.compile(model, torch.rand(1, 3, 16, 16))
-    assert swapped(fast) == []
-    x = torch.rand(2, 3, 9, 9)
-    assert torch.equal(fast(x), model.eval()(x))
-
-
 @needs_kernels
 def test_gradients_take_the_dense_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "GAIN", 1e9)

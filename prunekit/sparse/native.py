@@ -1,4 +1,4 @@
-"""The compiled kernels: found once, after torch, whose OpenMP they share; an install without a compiler has none."""
+"""The compiled kernels: found once, after torch, whose OpenMP they use; where there are none, why."""
 
 from __future__ import annotations
 
@@ -6,16 +6,35 @@ import ctypes
 import importlib.util
 from functools import cache
 
-import torch  # noqa: F401  (before the library: both then use the one OpenMP that torch brings)
+import torch  # noqa: F401  (before the library, which is not linked with an OpenMP: it finds the one that torch brings)
+
+NOT_BUILT = "they were not built when prunekit was installed; get GCC or Clang, and install prunekit from source again."
+
+
+def kernels() -> ctypes.CDLL | None:
+    """Return the library of the C files here, or None where there is none: `missing` says why."""
+    found = _found()
+    return None if isinstance(found, str) else found
+
+
+def missing() -> str:
+    """Return why there are no kernels, and what to do; empty where there are."""
+    found = _found()
+    return found if isinstance(found, str) else ""
 
 
 @cache
-def kernels() -> ctypes.CDLL | None:
-    """Return the library of ``kernels.c``, or None where it was not built."""
-    found = importlib.util.find_spec("prunekit.sparse._kernels")
-    if found is None or found.origin is None:
-        return None
-    library = ctypes.CDLL(found.origin)
+def _found() -> ctypes.CDLL | str:
+    spec = importlib.util.find_spec("prunekit.sparse._kernels")
+    return NOT_BUILT if spec is None or spec.origin is None else load(spec.origin)
+
+
+def load(file: str) -> ctypes.CDLL | str:
+    """Return the library in a file, or why it cannot be loaded."""
+    try:
+        library = ctypes.CDLL(file)
+    except OSError as cause:
+        return f"{file} does not load ({cause}); install prunekit from source again, best with GCC."
     pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
     library.pk_conv.argtypes = [pointer, pointer, pointer, pointer, pointer, size, number]
     library.pk_linear.argtypes = [size, number, number, pointer, pointer, pointer, pointer, size, number]

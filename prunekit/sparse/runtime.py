@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from prunekit.measure import evaluating
 from prunekit.sparse.modules import SparseConv2d, SparseLinear
-from prunekit.sparse.native import kernels
+from prunekit.sparse.native import kernels, missing
 
 ROUNDS = 5
 GAIN = 0.95
@@ -41,7 +42,7 @@ def compile(model: nn.Module, example: Any) -> nn.Module:
 
     Every convolution and linear layer with enough zeros is timed both ways on what reaches it when the network sees
     ``example``, with as many threads as torch has; the faster one stays. Inputs of other sizes work, too, with the
-    same choice. Where the kernels were not built, the copy is dense (see `prunekit.sparse.native.kernels`).
+    same choice. Where the kernels were not built, the copy is dense, and a ``RuntimeWarning`` says so.
 
     Args:
         model: its cut weights are zero; weights, modes and ``state_dict`` stay as they are.
@@ -59,9 +60,11 @@ def compile(model: nn.Module, example: Any) -> nn.Module:
         True
     """
     fast = copy.deepcopy(model).eval()
-    if kernels() is None:
-        return fast
     trials = [trial for module in fast.modules() if (trial := _trial(module)) is not None]
+    if trials and kernels() is None:
+        message = f"prunekit.sparse.compile found no compiled kernels, and every layer stays dense: {missing()}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return fast
     handles = [trial.layer.register_forward_hook(_timed(trial), with_kwargs=True) for trial in trials]
     try:
         with evaluating(fast):
