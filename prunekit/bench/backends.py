@@ -170,11 +170,11 @@ def prunekit(job: Job) -> Step:
     import torch
 
     from prunekit.environment import keep_heap
-    from prunekit.sparse.native import kernels
+    from prunekit.sparse.native import kernels, missing
     from prunekit.sparse.runtime import compile
 
     if kernels() is None:
-        raise Failed("its kernels were not built: there was no C compiler when prunekit was installed")
+        raise Failed(f"it has no compiled kernels: {missing()}")
     keep_heap()
     model, x = job.torch_pair()
     fast = compile(model, x)

@@ -37,7 +37,10 @@ def restore(
     fast: Annotated[bool, typer.Option("--fast", help="Leave out the zeros; pays from a few images on.")] = False,
 ) -> None:
     """Restore images with a ticket; nothing that exists is overwritten."""
+    from prunekit.sparse.native import missing
     from prunekit_mir_l.restore_files import restore_files
 
+    if fast and missing():
+        typer.echo(f"--fast found no compiled kernels, and every layer stays dense: {missing()}", err=True)
     for line in restore_files(source, images, out, stage=stage, network=network, fast=fast):
         typer.echo(line)

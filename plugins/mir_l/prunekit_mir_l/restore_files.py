@@ -14,6 +14,7 @@ from torch import nn
 import prunekit as pk
 from prunekit.environment import keep_heap
 from prunekit.errors import DataError, RunError
+from prunekit.sparse.native import kernels
 from prunekit_mir_l.images import Pixels, read_rgb
 from prunekit_mir_l.restore import MULTIPLE, restore_image
 
@@ -45,8 +46,7 @@ def restore_files(
         out: folder, made where it is missing.
         stage: name of a finished stage of a run; the last by default.
         network: name of the network, where the source does not say it or is not to be believed.
-
-        fast: leave out the zeros (see ``prunekit.sparse.compile``); worth it from a few images on.
+        fast: leave out the zeros (see ``prunekit.sparse.compile``) if there are kernels; worth it from a few images on.
 
     Raises:
         RunError: no restoration network, or no such stage.
@@ -65,7 +65,8 @@ def restore_files(
     model = load(source, stage=stage, network=network)
     if fast:
         keep_heap()
-        model = pk.sparse.compile(model, torch.zeros(1, 3, FAST_SIDE, FAST_SIDE))
+        if kernels() is not None:
+            model = pk.sparse.compile(model, torch.zeros(1, 3, FAST_SIDE, FAST_SIDE))
     for image, target in zip(images, targets, strict=True):
         write(restored(model, read_rgb(image)), target)
         yield f"{image} -> {target}"

@@ -12,6 +12,7 @@ from torch import nn
 import prunekit as pk
 from prunekit.cli import main
 from prunekit.files import read_json
+from prunekit.sparse import native
 
 SHORT = ("task.steps=2", "task.warmup=0", "task.patch=16", "task.batch=2", "task.test_crop=32", "strategy.rounds=1")
 
@@ -90,6 +91,18 @@ def test_an_exported_file_restores_as_its_run_does_without_the_run(
     assert (about.network["name"], about.network["width"]) == ("promptir_tiny", 12)
     assert {mean.metric for mean in about.measures} == {"psnr", "ssim"}
     assert all(mean.protocol for mean in about.measures)
+
+
+def test_fast_without_kernels_says_so_in_a_line_and_restores(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(native, "_found", lambda: native.NOT_BUILT)
+    images = [str(picture(tmp_path / name, "RGB", (8, 8))) for name in ("a.png", "b.png")]
+    assert call(monkeypatch, "mir_l", "restore", str(run), *images, "-o", str(tmp_path / "out"), "--fast") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("--fast found no compiled kernels, and every layer stays dense: they were not built")
+    assert (tmp_path / "out" / "b.png").is_file()
 
 
 def test_a_network_that_restores_no_images_is_refused(
