@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunekit.bench import Row, backends, bench, client, parse_shape, turns, worker
+from prunekit.bench import Case, Row, backends, bench, client, parse_shape, turns, worker
 from prunekit.bench.backends import Job, choose
 from prunekit.errors import Failed, RecipeError
 from prunekit.masks import Masks
@@ -83,7 +83,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[str]]:
 
 
 def job(**changes: Any) -> Job:
-    return dataclasses.replace(Job("net", None, FRAGILE, "eager", (1, 4), "float32", 1, ""), **changes)
+    return dataclasses.replace(Job("net", None, FRAGILE, "eager", (1, 4), 1.0, "float32", 1, ""), **changes)
 
 
 # --- real processes -----------------------------------------------------------------------------------------------
@@ -102,21 +102,22 @@ def test_a_ticket_is_measured_and_a_backend_that_dies_is_a_row_that_says_so(
         shapes=[(1, 4), (2, 4)],
         backends=["eager"],
         runs=3,
-        threads=1,
+        threads=[1],
         progress=said.append,
     )
     good, dead = found.rows
-    assert (good.backend, good.shape, good.failure, good.difference) == ("eager", (1, 4), "", 0.0)
-    assert len(good.times_ms) == 3 and good.peak_mib is not None and good.peak_mib > 10 and found.speedup(good) == 1
-    assert dead == Row("eager", (2, 4), failure="its process was killed; most likely the memory ran out")
-    assert found.speedup(dead) is None
-    size = found.size
+    assert (good.case, good.failure, good.difference) == (Case("eager", (1, 4), 1, 0.25), "", 0.0)
+    assert len(good.times_ms) == 3 and good.peak_mib is not None and good.peak_mib > 10 and good.faster_than(good) == 1
+    killed = "its process was killed; most likely the memory ran out"
+    assert dead == Row(Case("eager", (2, 4), 1, 0.25), failure=killed)
+    assert dead.faster_than(good) is None and good.faster_than(dead) is None
+    size = found.sizes[0.25]
     assert (size.parameters, size.prunable, size.kept, size.kept_of_all) == (20, 16, 4, 8)
     save_ticket(load(tmp_path / "ticket.safetensors", network=FRAGILE), tmp_path / "again")
     assert size.bytes_dense > 80 and size.bytes_sparse == (tmp_path / "again").stat().st_size
-    assert found.macs == {(1, 4): Macs(16, 4), (2, 4): Macs(32, 8)}
-    assert found.machine.threads == 1 and found.machine.versions == {"torch": torch.__version__}
-    assert said[1] == "preparing eager for 1x4" and said[3] == "measuring, 3 rounds"
+    assert found.macs == {((1, 4), 0.25): Macs(16, 4), ((2, 4), 0.25): Macs(32, 8)}
+    assert found.machine.versions == {"torch": torch.__version__}
+    assert said[1] == "preparing eager at 1x4, 1 thread" and said[2] == "measuring, 3 rounds"
     assert len(started) == 2 and all(process.poll() is not None for process in started)
 
 
@@ -141,7 +142,7 @@ def test_a_worker_has_the_threads_and_the_seeded_input_and_answers_after_an_erro
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_worker_behind(networks: None, started: list[subprocess.Popen[str]]) -> None:
     def progress(text: str) -> None:
-        if text == "preparing eager-heap for 1x4":
+        if text.startswith("preparing eager-heap"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -183,9 +184,9 @@ def test_every_engine_gives_eagers_output() -> None:
         pytest.importorskip(package)
     network = {"name": "python:torch.nn:Conv2d", "in_channels": 3, "out_channels": 4, "kernel_size": 3}
     found = bench("conv", network=network, shapes=[(1, 3, 16, 16), (1, 3, 24, 32)], runs=1)
-    names = ["eager", "eager-heap", "compile", "onnxruntime", "openvino", "prunekit"]
-    assert [row.backend for row in found.rows[:6]] == names
-    assert [row.failure for row in found.rows] == [""] * 12
+    names = ["eager", "eager-heap", "compile", "onnxruntime", "openvino", "prunekit-dense", "prunekit"]
+    assert [row.case.backend for row in found.rows[:7]] == names
+    assert [row.failure for row in found.rows] == [""] * 14
     assert all(row.difference is not None and row.difference < 1e-5 for row in found.rows)
 
 
@@ -211,9 +212,9 @@ class Fake:
 def test_passes_are_interleaved_and_a_failing_worker_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "PAUSE_S", 0)
     diary: list[str] = []
-    keys = [((1,), "a"), ((1,), "b"), ((2,), "a")]
-    workers = {key: Fake(name, diary, 2 if name == "b" else 99) for key, name in zip(keys, "abc", strict=True)}
-    failures: dict[turns.Key, str] = {}
+    keys = [Case(name, (1,), 1, 1.0) for name in "abc"]
+    workers = {key: Fake(key.backend, diary, 2 if key.backend == "b" else 99) for key in keys}
+    failures: dict[Case, str] = {}
     times = turns.take_turns(workers, 3, failures, lambda text: None)
     assert "".join(diary) == "abcabcac"
     assert times == {keys[0]: [1.0, 4.0, 7.0], keys[2]: [3.0, 6.0, 8.0]}
@@ -239,7 +240,7 @@ def test_differences_are_absolute_and_nan_where_outputs_cannot_be_compared(tmp_p
     assert turns._difference(paths["b"], paths["a"]) == 1.0
     assert turns._difference(paths["a"], paths["a"]) == 0.0
     assert np.isnan([turns._difference(paths[name], paths["a"]) for name in ("short", "nan")]).all()
-    assert turns._difference(paths["a"], None) is turns._difference(paths["a"], tmp_path / "never") is None
+    assert turns._difference(paths["a"], tmp_path / "never") is None
 
 
 # --- options ------------------------------------------------------------------------------------------------------
@@ -258,7 +259,10 @@ def test_other_shapes_are_refused(text: str) -> None:
 
 def test_backends_that_are_not_installed_are_left_out_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None if name == "onnx" else name)
-    assert choose(()) == (("eager", "eager-heap", "compile", "prunekit"), ("onnxruntime", "openvino"))
+    assert choose(()) == (
+        ("eager", "eager-heap", "compile", "prunekit-dense", "prunekit"),
+        ("onnxruntime", "openvino"),
+    )
     assert choose(["compile", "eager"]) == (("eager", "compile"), ())
     with pytest.raises(RecipeError, match=r'openvino needs .* not installed: pip install "prunekit\[onnx\]" openvino'):
         choose(["eager", "openvino"])
@@ -270,6 +274,8 @@ def test_options_that_make_no_sense_are_refused(started: list[subprocess.Popen[s
     linear = {"name": "python:torch.nn:Linear", "in_features": 4, "out_features": 4}
     with pytest.raises(RecipeError, match="--runs and --threads must be at least 1"):
         bench("net", network=linear, runs=0)
+    with pytest.raises(RecipeError, match="--runs and --threads must be at least 1"):
+        bench("net", network=linear, threads=[1, 0])
     with pytest.raises(RecipeError, match=r"does not take an input of shape 1x5 \(.*\); give another --shape"):
         bench("net", network=linear, shapes=[(1, 4), (1, 5)])
     assert not started
@@ -287,4 +293,4 @@ def test_by_default_images_are_also_doubled_where_the_network_takes_that(
 ) -> None:
     monkeypatch.setattr(turns, "_rows", lambda *_: ())
     found = bench("net", network=network, backends=["eager"])
-    assert list(found.macs) == [(1, 3, side, side) for side in shapes]
+    assert list(found.macs) == [((1, 3, side, side), 1.0) for side in shapes]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prunekit.bench.result import Bench, Machine, Row, Size, parse_shape
+from prunekit.bench.curve import break_even, curve
+from prunekit.bench.result import Bench, Case, Machine, Row, Size, parse_shape
 from prunekit.bench.turns import bench
 
-__all__ = ["Bench", "Machine", "Row", "Size", "bench", "parse_shape"]
+__all__ = ["Bench", "Case", "Machine", "Row", "Size", "bench", "break_even", "curve", "parse_shape"]

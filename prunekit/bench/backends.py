@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from prunekit.bench.cuts import at_density
+from prunekit.bench.result import DENSE, SPARSE
 from prunekit.errors import Failed, RecipeError, nearest
 
 if TYPE_CHECKING:
@@ -23,13 +25,14 @@ Step = Callable[[], Any]
 @final
 @dataclass(frozen=True)
 class Job:
-    """What one worker is for; ``onnx`` is the file that engines other than PyTorch read."""
+    """What one worker is for: the source at a density; ``onnx`` is the file that engines other than PyTorch read."""
 
     source: str
     stage: str | None
     network: str | Mapping[str, Any] | None
     backend: str
     shape: Sequence[int]
+    density: float
     dtype: str
     threads: int
     onnx: str
@@ -47,7 +50,8 @@ class Job:
         from prunekit.sparse.source import load
 
         torch.set_num_threads(self.threads)
-        model = load(self.source, stage=self.stage, network=self.network).model().eval()
+        ticket = load(self.source, stage=self.stage, network=self.network)
+        model = at_density(ticket, self.density).model()
         return model, torch.from_numpy(self.noise()).to(getattr(torch, self.dtype))
 
 
@@ -74,7 +78,8 @@ def known_backends() -> Mapping[str, Backend]:
         "compile": Backend(compiled),
         "onnxruntime": Backend(onnxruntime, export),
         "openvino": Backend(openvino, (*export, "openvino")),
-        "prunekit": Backend(prunekit),
+        DENSE: Backend(prunekit),
+        SPARSE: Backend(prunekit),
     }
 
 
@@ -166,7 +171,7 @@ def openvino(job: Job) -> Step:
 
 
 def prunekit(job: Job) -> Step:
-    """``prunekit.sparse.compile`` in a process that keeps its heap: zeros are not multiplied with."""
+    """``prunekit.sparse.compile`` in a process that keeps its heap: zeros, if any, are not multiplied with."""
     import torch
 
     from prunekit.environment import keep_heap

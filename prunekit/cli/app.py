@@ -165,11 +165,25 @@ def bench(
     ] = None,
     backends: Annotated[
         list[str] | None,
-        typer.Option("--backend", help="eager, eager-heap, compile, onnxruntime, openvino or prunekit; repeatable."),
+        typer.Option(
+            "--backend",
+            help="eager, eager-heap, compile, onnxruntime, openvino, prunekit-dense or prunekit; repeatable.",
+        ),
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", help="Of every engine; default as PyTorch has it; repeatable.")
+    ] = None,
+    densities: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--density", help="Cut each layer by magnitude to so much of it, e.g. 0.1; default as it is; repeatable."
+        ),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Passes measured of each.")] = 7,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of every engine; default as PyTorch has it.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Where to write all columns; never overwritten.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Where to draw speed-up against density; .png or .svg.")
+    ] = None,
     stage: Stage = None,
     network: Network = None,
 ) -> None:
@@ -182,7 +196,9 @@ def bench(
         network=network,
         shapes=shapes or [],
         backends=backends or [],
+        threads=threads or [],
+        densities=densities or [],
         runs=runs,
-        threads=threads,
         file=csv,
+        plot=plot,
     )

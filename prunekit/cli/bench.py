@@ -1,22 +1,21 @@
-"""``prunekit bench``: what a network costs, in tables and as CSV."""
+"""``prunekit bench``: what a network costs, in tables, as CSV and as a picture."""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from prunekit.bench import Bench, Row, bench, parse_shape
-from prunekit.bench.result import Shape, shape_text
+from prunekit.bench import Bench, Row, bench, break_even, curve, parse_shape
+from prunekit.bench.plot import check_plot, draw_speedup
+from prunekit.bench.result import DENSE, SPARSE, Setting, setting_text
+from prunekit.bench.sheet import bench_csv
 from prunekit.errors import Failed
 from prunekit.files import refuse_existing, write_text
 from prunekit.report.table import si
@@ -29,13 +28,18 @@ def show_bench(
     network: str | None,
     shapes: Sequence[str],
     backends: Sequence[str],
+    threads: Sequence[int],
+    densities: Sequence[float],
     runs: int,
-    threads: int | None,
     file: Path | None,
+    plot: Path | None,
 ) -> None:
-    """Measure, print, and write the CSV; ``file`` is checked first, since measuring takes minutes."""
-    if file is not None:
-        refuse_existing(file)
+    """Measure, print, write the CSV and draw; both files are checked first, since measuring takes minutes."""
+    for path in (file, plot):
+        if path is not None:
+            refuse_existing(path)
+    if plot is not None:
+        check_plot(plot, backends)
     parsed = [parse_shape(text) for text in shapes]
     with telling() as progress:
         found = bench(
@@ -44,27 +48,38 @@ def show_bench(
             network=network,
             shapes=parsed,
             backends=backends,
-            runs=runs,
             threads=threads,
+            densities=densities,
+            runs=runs,
             progress=progress,
         )
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    if not found.trained:
-        console.print(f"{source}: fresh weights (seed 0), not trained, nothing cut")
-    for line in head(found):
-        console.print(line)
-    for shape in found.macs:
-        console.print()
-        console.print(title(found, shape))
-        console.print(rows(found, shape))
-    console.print()
-    for line in tail(found):
-        console.print(line)
+    _print(found, console)
     if not any(row.times_ms for row in found.rows):
         raise Failed("nothing could be measured; the reasons stand above.")
     if file is not None:
         write_text(file, bench_csv(found))
         console.print(f"{file}: every column")
+    if plot is not None:
+        draw_speedup(found, plot)
+        console.print(f"{plot}: speed-up against density")
+
+
+def _print(found: Bench, console: Console) -> None:
+    if not found.trained:
+        console.print(f"{found.source}: fresh weights (seed 0), not trained, nothing cut but as said below")
+    for line in head(found):
+        console.print(line)
+    console.print(networks(found))
+    for setting in found.by_setting():
+        console.print()
+        console.print(title(found, setting))
+        console.print(rows(found, setting))
+        for line in verdict(found, setting):
+            console.print(line)
+    console.print()
+    for line in tail(found):
+        console.print(line)
 
 
 @contextmanager
@@ -80,48 +95,100 @@ def telling() -> Iterator[Callable[[str], None]]:
 
 
 def head(found: Bench) -> Iterator[str]:
-    """Yield the lines about the network and the machine."""
-    size, machine = found.size, found.machine
-    of_all = _share(size.kept_of_all, size.parameters)
-    yield f"{found.source}: kept {_share(size.kept, size.prunable)} prunable, {of_all} of all parameters"
-    yield f"on disk: {si(size.bytes_dense, 'B')} dense float32, {si(size.bytes_sparse, 'B')} as a sparse file"
-    engines = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    yield f"{machine.cpu}, {machine.threads} thread{'s' * (machine.threads > 1)}; {engines}"
+    """Yield the lines about the machine and the network."""
+    size = next(iter(found.sizes.values()))
+    engines = ", ".join(f"{name} {version}" for name, version in found.machine.versions.items())
+    yield f"{found.machine.cpu}; {engines}"
+    yield (
+        f"{found.source}: {size.parameters:,} parameters, {size.prunable:,} of them prunable; "
+        f"{si(size.bytes_dense, 'B')} as a dense float32 file"
+    )
 
 
-def title(found: Bench, shape: Shape) -> str:
-    """Return the line above a shape's table."""
-    macs = found.macs[shape]
-    return f"input {shape_text(shape)}: {si(macs.dense, 'MAC')} dense, {si(macs.kept, 'MAC')} with a kept weight"
+def networks(found: Bench) -> Table:
+    """Return what is left at each density."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("kept of prunable", "of all parameters", "sparse file"):
+        table.add_column(name, justify="right")
+    shown = {row.case.density for row in found.rows if row.case.backend != DENSE}  # that one is nobody's network
+    for size in (size for density, size in found.sizes.items() if density in shown):
+        of_all = f"{size.kept_of_all:,} ({size.kept_of_all / size.parameters:.2%})"
+        table.add_row(f"{size.kept:,} ({size.density:.2%})", of_all, si(size.bytes_sparse, "B"))
+    return table
 
 
-def rows(found: Bench, shape: Shape) -> Table:
-    """Return the backends at one shape as a table that fits 80 columns."""
+def title(found: Bench, setting: Setting) -> str:
+    """Return the line above a table."""
+    dense = next(macs.dense for (shape, _), macs in found.macs.items() if shape == setting[0])
+    return f"input {setting_text(setting)}: {si(dense, 'MAC')} with every weight"
+
+
+def rows(found: Bench, setting: Setting) -> Table:
+    """Return the rows of one setting as a table that fits 80 columns."""
     table = Table(box=None, pad_edge=False)
     table.add_column("backend")
-    for name in ("median\nms", "25 % .. 75 %\nms", "speed-up\nover eager", "peak\nMiB", "differs\nby at most"):
+    for name in (
+        "MAC\nleft",
+        "median\nms",
+        "25 % .. 75 %\nms",
+        "speed-up\nover eager",
+        "peak\nMiB",
+        "differs\nby at most",
+    ):
         table.add_column(name, justify="right")
-    for row in found.rows:
-        if row.shape == shape:
-            table.add_row(row.backend, *(_cells(found, row) if row.times_ms else ("failed", "", "", "", "")))
+    for row in found.by_setting()[setting]:
+        cells = _cells(found, row) if row.times_ms else ("failed", "", "", "", "")
+        macs = found.macs[row.case.shape, row.case.density]
+        table.add_row(_label(found, row), si(macs.kept if _skips(row) else macs.dense), *cells)
     return table
+
+
+def verdict(found: Bench, setting: Setting) -> Iterator[str]:
+    """Yield from which density on zeros are worth their while."""
+    best = found.best_dense(setting)
+    points = curve(found, setting, best)
+    even = break_even(points)
+    if best is None or even is None:
+        return
+    rival = f"the best dense engine here ({best.case.backend}, {_ms(best.quartiles_ms[1])} ms)"
+    if even == 0:
+        yield f"prunekit does not break even with {rival}: slower even at {_percent(points[-1][0])} kept"
+    elif even == math.inf:
+        yield f"prunekit is faster than {rival} wherever measured, up to {_percent(points[0][0])} kept"
+    else:
+        yield f"prunekit breaks even with {rival} at about {_percent(even)} kept"
 
 
 def tail(found: Bench) -> Iterator[str]:
     """Yield what must be known to read the tables."""
     for row in found.rows:
         if row.failure:
-            yield f"{row.backend} at {shape_text(row.shape)} failed: {row.failure}"
+            yield f"{row.case} failed: {row.failure}"
     if found.missing:
         yield f"not installed: {', '.join(found.missing)}"
     passes = max((len(row.times_ms) for row in found.rows), default=0)
-    yield f"{passes} passes each, in turn. Only prunekit leaves out zeros; to the others they are weights like any."
-    yield "MiB: of the whole process, libraries included, during a pass. Differs: absolute, from eager's output."
+    yield f"{passes} pass{'es' * (passes > 1)} each, in turn within a table. MAC left: multiply-adds that remain to be done."
+    yield "Only prunekit leaves out zeros; to the others they are weights like any: their rows hold for every density."
+    if any(row.case.backend == DENSE for row in found.rows):
+        yield "prunekit-dense: the same runtime without a zero to leave out (what was cut is small seeded noise there)."
+    yield "MiB: of the whole process, libraries included, during a pass."
+    yield "Differs: absolute, from eager's output with the same weights."
+
+
+def _label(found: Bench, row: Row) -> str:
+    """Name a row; where the backend makes use of zeros, with what is kept."""
+    if row.case.backend != SPARSE:
+        return row.case.backend
+    return f"{SPARSE} {_percent(found.sizes[row.case.density].density)}"
+
+
+def _skips(row: Row) -> bool:
+    return row.case.backend in (SPARSE, DENSE)
 
 
 def _cells(found: Bench, row: Row) -> tuple[str, ...]:
     low, median, high = row.quartiles_ms
-    speedup = found.speedup(row)
+    speedup = row.faster_than(found.eager(row.case.setting))
     return (
         _ms(median),
         f"{_ms(low)} .. {_ms(high)}",
@@ -131,44 +198,9 @@ def _cells(found: Bench, row: Row) -> tuple[str, ...]:
     )
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,} ({part / whole:.2%})" if whole else f"{part:,} of 0"
-
-
 def _ms(value: float) -> str:
     return f"{value:,.{0 if value >= 1000 else 1 if value >= 10 else 3}f}"
 
 
-def bench_csv(found: Bench) -> str:
-    """Return a line for each row, with everything about the network and the machine repeated; failures stay empty."""
-    lines: list[dict[str, Any]] = []
-    for row in found.rows:
-        low, median, high = row.quartiles_ms if row.times_ms else (None, None, None)
-        lines.append(
-            {
-                "source": found.source,
-                "backend": row.backend,
-                "input": shape_text(row.shape),
-                "median_ms": median,
-                "quartile1_ms": low,
-                "quartile3_ms": high,
-                "min_ms": min(row.times_ms, default=None),
-                "passes": len(row.times_ms),
-                "speedup_over_eager": found.speedup(row),
-                "peak_mib": row.peak_mib,
-                "max_difference": row.difference,
-                "failure": row.failure,
-                **asdict(found.size),
-                "kept_of_all": found.size.kept_of_all,
-                "macs_dense": found.macs[row.shape].dense,
-                "macs_kept": found.macs[row.shape].kept,
-                "cpu": found.machine.cpu,
-                "threads": found.machine.threads,
-                "versions": " ".join(f"{name}={version}" for name, version in found.machine.versions.items()),
-            }
-        )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+def _percent(density: float) -> str:
+    return f"{100 * density:.3g} %"

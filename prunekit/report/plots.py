@@ -95,7 +95,7 @@ def _quality(figure: Any, results: Sequence[StageResult]) -> bool:
         )
         axes.set(title=f"{label} (n = {first.n})", xscale="log")
         axes.minorticks_off()
-        ticks = np.exp(_apart(np.log([max(x), min(x), *x]).tolist(), math.log(max(x) / min(x)) / 4.5))
+        ticks = np.exp(apart(np.log([max(x), min(x), *x]).tolist(), math.log(max(x) / min(x)) / 4.5))
         axes.set_xticks(ticks, [f"{100 * tick:.3g} %" for tick in ticks])
         axes.set_xlim(max(x) * 1.12, min(x) / 1.12)
         axes.margins(y=0.12)
@@ -106,7 +106,7 @@ def _quality(figure: Any, results: Sequence[StageResult]) -> bool:
     return True
 
 
-def _apart(places: Sequence[float], gap: float) -> list[float]:
+def apart(places: Sequence[float], gap: float) -> list[float]:
     """Return the places whose labels find room; earlier ones come first."""
     chosen: list[float] = []
     for place in places:
@@ -152,7 +152,7 @@ def _sparsity(figure: Any, result: StageResult) -> bool:
     axes.grid(visible=False, axis="x")
     centres = {end - (length + 1) / 2: key for end, (key, length) in zip(ends, runs, strict=True)}
     largest_first = [centre for _, centre in sorted(zip((-length for _, length in runs), centres, strict=True))]
-    shown = _apart(largest_first, len(tensors) / 65)
+    shown = apart(largest_first, len(tensors) / 65)
     axes.set_xticks(shown, [centres[centre] for centre in shown], rotation=90, fontsize=7.5)
     axes.set_title(f"{result.name}: {len(tensors)} prunable tensors, in model order", loc="left")
     figure.legend(loc="outside upper right", ncols=2)
