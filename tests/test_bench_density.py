@@ -86,17 +86,22 @@ def test_what_was_cut_does_not_come_back() -> None:
 # --- cases --------------------------------------------------------------------------------------------------------
 
 
-def test_dense_engines_run_once_for_each_table_and_ours_at_each_density(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dense_engines_run_once_for_each_table_and_ours_at_each_density(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turns, "_interleaved", lambda job, cases, *_: [Row(case) for case in cases])
+    model, masks = nn.Linear(8, 8), Masks({"weight": (torch.arange(64) < 48).reshape(8, 8)})
+    masks.apply_(model)
+    save(model, masks, tmp_path / "ticket")
     found = bench(
-        "net",
+        tmp_path / "ticket",
         network=LINEAR,
         shapes=[(1, 8), (2, 8)],
         backends=["eager", "prunekit-dense", "prunekit"],
         threads=[1, 2, 1],
         densities=[0.1, 0.5],
     )
-    first = [("eager", 1.0), ("prunekit-dense", 1.0), ("prunekit", 0.5), ("prunekit", 0.1)]
+    first = [("eager", 0.75), ("prunekit-dense", 1.0), ("prunekit", 0.5), ("prunekit", 0.1)]
     settings = [((1, 8), 1), ((1, 8), 2), ((2, 8), 1), ((2, 8), 2)]
     assert [row.case for row in found.rows] == [
         Case(name, shape, threads, density) for shape, threads in settings for name, density in first
@@ -104,6 +109,7 @@ def test_dense_engines_run_once_for_each_table_and_ours_at_each_density(monkeypa
     assert list(found.by_setting()) == settings
     assert {density: (size.kept, size.kept_of_all) for density, size in found.sizes.items()} == {
         1.0: (64, 72),
+        0.75: (48, 56),
         0.5: (32, 40),
         0.1: (6, 14),
     }

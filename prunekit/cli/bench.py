@@ -167,7 +167,8 @@ def tail(found: Bench) -> Iterator[str]:
     if found.missing:
         yield f"not installed: {', '.join(found.missing)}"
     passes = max((len(row.times_ms) for row in found.rows), default=0)
-    yield f"{passes} pass{'es' * (passes > 1)} each, in turn within a table. MAC left: multiply-adds that remain to be done."
+    each = f"{passes} pass{'es' * (passes > 1)} each, in turn within a table."
+    yield f"{each} MAC left: multiply-adds that remain to be done."
     yield "Only prunekit leaves out zeros; to the others they are weights like any: their rows hold for every density."
     if any(row.case.backend == DENSE for row in found.rows):
         yield "prunekit-dense: the same runtime without a zero to leave out (what was cut is small seeded noise there)."
