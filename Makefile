@@ -1,4 +1,4 @@
-.PHONY: setup fix check test slow bench docs
+.PHONY: setup fix check test slow sanitize bench docs
 
 setup:  ## a virtual environment with everything for developing
 	python3 -m venv .venv && . .venv/bin/activate && pip install -e ".[test]" -e "plugins/mir_l[test]"
@@ -17,6 +17,9 @@ test:
 
 slow:  ## kills, processes, compilers: minutes
 	pytest -m slow
+
+sanitize:  ## the kernels' tests with the address and undefined behaviour sanitizers
+	tests/sanitize
 
 bench:  ## by hand: ratios, not verdicts
 	python tests/benchmarks/prune_speed.py

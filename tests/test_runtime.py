@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 import prunekit as pk
 from prunekit.sparse import runtime
+from prunekit.sparse.engine import build as building
+from prunekit.sparse.engine import planned
+from prunekit.sparse.engine.tune import Memo
 from prunekit.sparse.modules import SparseConv2d
 from prunekit.sparse.native import kernels
 
@@ -40,7 +43,8 @@ def pruned(density: float) -> nn.Module:
 
 
 def swapped(model: nn.Module) -> list[str]:
-    return [name for name, module in model.named_modules() if "forward" in vars(module)]
+    """Return the layers that run on kernels; the network itself may have a plan, too."""
+    return [name for name, module in model.named_modules() if name and "forward" in vars(module)]
 
 
 @needs_kernels
@@ -77,17 +81,17 @@ def test_a_copy_of_the_copy_does_not_lean_on_it(monkeypatch: pytest.MonkeyPatch)
 
 @needs_kernels
 def test_the_faster_way_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    def race(ways: Sequence[Any]) -> list[float]:
-        return [1.0, 0.9 if isinstance(ways[1].func, SparseConv2d) else 0.96]
+    def seconds(memo: Memo, what: object, ways: Callable[[], Sequence[Any]]) -> list[float]:
+        return [1.0, 0.9 if isinstance(ways()[1].func, SparseConv2d) else 0.96]
 
-    monkeypatch.setattr(runtime, "_race", race)
+    monkeypatch.setattr(Memo, "seconds", seconds)
     assert swapped(pk.sparse.compile(pruned(0.2), torch.rand(1, 3, 16, 16))) == ["conv", "deep"]
 
 
 @needs_kernels
 def test_calls_of_one_layer_are_judged_together(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([[1.0, 0.1], [1.0, 1.7]])
-    monkeypatch.setattr(runtime, "_race", lambda ways: next(seconds))
+    monkeypatch.setattr(Memo, "seconds", lambda memo, what, ways: next(seconds))
     layer = nn.Linear(8, 8)
     pk.prune(layer, pk.Masks.dense(layer), 0.2).apply_(layer)
     assert swapped(pk.sparse.compile(nn.Sequential(layer, layer), torch.rand(5, 8))) == ["0"]
@@ -137,3 +141,16 @@ def test_a_layer_used_twice_and_tied_layers(monkeypatch: pytest.MonkeyPatch) -> 
     x = torch.rand(5, 8)
     with torch.no_grad():
         assert torch.allclose(pk.sparse.compile(model, x)(x), model(x), atol=1e-6)
+
+
+@needs_kernels
+def test_layers_on_kernels_do_not_stand_in_the_way_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "GAIN", 1e9)
+    monkeypatch.setattr(building, "GAIN", 1e9)
+    monkeypatch.setattr(planned, "GAIN", 1e9)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 3, 3, padding=1))
+    pk.prune(model, pk.Masks.dense(model), 0.2).apply_(model)
+    fast = pk.sparse.compile(model, torch.rand(1, 3, 16, 16))
+    assert swapped(fast) == ["0", "2"]
+    assert isinstance(vars(fast)["forward"], planned.Planned)

@@ -96,7 +96,8 @@ def _geometry(layer: nn.Conv2d) -> Geometry:
 
 def _plain(x: Tensor, layer: nn.Conv2d | nn.Linear) -> bool:
     """Return whether the kernels can take this input, and are wanted for it."""
-    known = x.dtype == layer.weight.dtype == torch.float32 and x.device.type == "cpu"
+    # Tracers pass other types than plain tensors, which have no memory to point at.
+    known = type(x) is Tensor and x.dtype == layer.weight.dtype == torch.float32 and x.device.type == "cpu"
     return known and not (torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad))
 
 

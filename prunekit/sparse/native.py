@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from functools import cache
+from typing import Any
 
 import torch  # noqa: F401  (before the library, which is not linked with an OpenMP: it finds the one that torch brings)
 
@@ -38,5 +39,13 @@ def load(file: str) -> ctypes.CDLL | str:
     pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
     library.pk_conv.argtypes = [pointer, pointer, pointer, pointer, pointer, size, number]
     library.pk_linear.argtypes = [size, number, number, pointer, pointer, pointer, pointer, size, number]
-    library.pk_conv.restype = library.pk_linear.restype = None
+    library.pk_bands.argtypes = [pointer, pointer, pointer, number]
+    library.pk_conv.restype = library.pk_linear.restype = library.pk_bands.restype = None
     return library
+
+
+def library() -> Any:
+    """Return the library; to be called where `kernels` is known to return one."""
+    found = kernels()
+    assert found is not None, "ask kernels() first"
+    return found

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from prunekit.sparse.native import kernels
+from prunekit.sparse.native import library
 
 TILE = 64
 BLOCK = 2**16
@@ -85,8 +85,8 @@ class Convolution:
     def __call__(self, x_nchw: Tensor) -> Tensor:
         """Return the convolution; needs the kernels."""
         threads = torch.get_num_threads()
-        y_nchw, scratch = torch.empty(self._out), torch.empty(threads * self._scratch)
-        _library().pk_conv(
+        y_nchw, scratch = _floats(*self._out), _floats(threads * self._scratch)
+        library().pk_conv(
             *(ctypes.byref(self._shape), self._weights, x_nchw.data_ptr(), y_nchw.data_ptr()),
             *(scratch.data_ptr(), self._scratch, threads),
         )
@@ -110,12 +110,16 @@ class Product:
     def __call__(self, x_tk: Tensor) -> Tensor:
         """Return the product; needs the kernels."""
         threads, size = torch.get_num_threads(), self._inputs * TILE
-        y_tm, scratch = torch.empty(*x_tk.shape[:-1], self._outputs), torch.empty(threads * size)
-        _library().pk_linear(
+        y_tm, scratch = _floats(*x_tk.shape[:-1], self._outputs), _floats(threads * size)
+        library().pk_linear(
             *(x_tk.numel() // self._inputs, self._inputs, self._outputs, ctypes.byref(self._weights)),
             *(x_tk.data_ptr(), y_tm.data_ptr(), scratch.data_ptr(), size, threads),
         )
         return y_tm
+
+
+def _floats(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32)  # whatever the default
 
 
 def _band(out: tuple[int, int], reach: list[int], budget: int) -> tuple[int, int]:
@@ -146,9 +150,3 @@ def _non_zeros(
 
 def _pointers(held: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> _Weights:
     return _Weights(*(None if tensor is None else tensor.data_ptr() for tensor in held))
-
-
-def _library() -> Any:
-    library = kernels()
-    assert library is not None, "ask kernels() first"
-    return library

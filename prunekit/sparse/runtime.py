@@ -1,9 +1,8 @@
-"""Compile: each layer of a pruned network on the faster of dense and sparse kernels, as measured on this machine."""
+"""Compile: a pruned network, its layers and as a whole, on what is fastest as measured on this machine."""
 
 from __future__ import annotations
 
 import copy
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.measure import evaluating
+from prunekit.sparse.engine.maps import density
+from prunekit.sparse.engine.planned import Planned, takes
+from prunekit.sparse.engine.tune import Memo
 from prunekit.sparse.modules import SparseConv2d, SparseLinear
 from prunekit.sparse.native import kernels, missing
 
-ROUNDS = 5
 GAIN = 0.95
 """A sparse layer is taken when it needs at most this share of the dense one's time."""
 SPARSE_ENOUGH = 0.5
@@ -40,9 +41,15 @@ class _Trial:
 def compile(model: nn.Module, example: Any) -> nn.Module:
     """Return a copy of a pruned network that computes the same faster on a CPU.
 
-    Every convolution and linear layer with enough zeros is timed both ways on what reaches it when the network sees
-    ``example``, with as many threads as torch has; the faster one stays. Inputs of other sizes work, too, with the
-    same choice. Where the kernels were not built, the copy is dense, and a ``RuntimeWarning`` says so.
+    The network is traced with ``example``. Chains of operators that pass over maps row by row (norms over channels,
+    1x1 and depthwise convolutions, gates, residuals, the products of attention across channels) run in one go, in bands
+    of rows that stay in the cache; all other convolutions and linear layers with enough zeros run on sparse kernels;
+    the rest is torch's. For each part, and for the whole, torch and we are timed on this machine with as many threads
+    as torch has, and the faster one stays; what was measured is kept below the user's cache folder.
+
+    Inputs of other shapes work, too: layer by layer at first, and traced anew when a shape comes for the second time.
+    A network that cannot be traced stays with the sparse layers. Where the kernels were not built, the copy is dense,
+    and a ``RuntimeWarning`` says so.
 
     Args:
         model: its cut weights are zero; weights, modes and ``state_dict`` stay as they are.
@@ -50,7 +57,8 @@ def compile(model: nn.Module, example: Any) -> nn.Module:
 
     Returns:
         The copy, in eval mode. Use it under ``torch.no_grad()`` or ``torch.inference_mode()``: where gradients are
-        asked for, its layers are dense. Its weights are not to change any more: the kernels hold copies of them.
+        asked for, its layers are dense. Its weights are not to change any more: the kernels hold copies of them. Hooks
+        on modules inside it are not called where the network runs as a whole.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU())
@@ -61,22 +69,34 @@ def compile(model: nn.Module, example: Any) -> nn.Module:
     """
     fast = copy.deepcopy(model).eval()
     trials = [trial for module in fast.modules() if (trial := _trial(module)) is not None]
-    if trials and kernels() is None:
-        message = f"prunekit.sparse.compile found no compiled kernels, and every layer stays dense: {missing()}"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    if kernels() is None:
+        if trials:
+            message = f"prunekit.sparse.compile found no compiled kernels, and every layer stays dense: {missing()}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
         return fast
-    handles = [trial.layer.register_forward_hook(_timed(trial), with_kwargs=True) for trial in trials]
+    _take_faster(trials, fast, example)
+    if takes(example) and "forward" not in vars(fast):
+        planned = Planned(fast)
+        if planned.prepare(example):
+            fast.__dict__["forward"] = planned
+    return fast
+
+
+def _take_faster(trials: Sequence[_Trial], network: nn.Module, example: Any) -> None:
+    """Run the network, and set those stand-ins that are faster on the inputs that their layers get."""
+    memo = Memo()
+    handles = [trial.layer.register_forward_hook(_timed(trial, memo), with_kwargs=True) for trial in trials]
     try:
-        with evaluating(fast):
-            fast(example)
+        with evaluating(network):
+            network(example)
     finally:
         for handle in handles:
             handle.remove()
+    memo.save()
     for trial in trials:
         dense_s, sparse_s = trial.seconds
         if sparse_s < GAIN * dense_s:
             trial.layer.__dict__["forward"] = trial.fast  # names, types and state_dict stay
-    return fast
 
 
 def _trial(module: nn.Module) -> _Trial | None:
@@ -93,20 +113,12 @@ def _trial(module: nn.Module) -> _Trial | None:
     return _Trial(module, make(module))
 
 
-def _timed(trial: _Trial) -> Callable[..., None]:
+def _timed(trial: _Trial, memo: Memo) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        for place, seconds in enumerate(_race([partial(way, *args, **kwargs) for way in (module.forward, trial.fast)])):
+        ways = [partial(way, *args, **kwargs) for way in (module.forward, trial.fast)]
+        inputs = [(tuple(x.shape), x.is_contiguous()) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        what = (str(module), round(density(trial.layer.weight), 2), inputs)
+        for place, seconds in enumerate(memo.seconds(what, lambda: ways)):
             trial.seconds[place] += seconds
 
     return hook
-
-
-def _race(ways: Sequence[Callable[[], Any]]) -> list[float]:
-    """Return the least seconds that each way took; they take turns, so that a busy machine slows all of them."""
-    best = [float("inf")] * len(ways)
-    for _ in range(ROUNDS):
-        for place, way in enumerate(ways):
-            began_s = time.perf_counter()
-            way()
-            best[place] = min(best[place], time.perf_counter() - began_s)
-    return best

@@ -16,6 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prunekit.errors import RecipeError
+from prunekit.sparse.engine import build as building
+from prunekit.sparse.engine.tune import Memo
+from prunekit.sparse.native import kernels
 from prunekit_mir_l.blocks import Attention, FeedForward
 from prunekit_mir_l.promptir import PromptIR
 
@@ -92,6 +95,20 @@ def test_outputs_are_the_published_ones(published: PromptIR, size: str, training
     with torch.no_grad():
         output = published.train(training)(reference[f"input_{size}"])
     torch.testing.assert_close(output, reference[f"output_{size}"], rtol=0, atol=5e-6)
+
+
+@pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
+def test_however_it_is_spelt_it_compiles_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "GAIN", math.inf)
+    monkeypatch.setattr(building, "_choose_dense", lambda needed, memo: None)
+    x, chains = torch.rand(1, 3, 32, 32), []
+    for model in small_pair(torch.float32):
+        plan = building.build(model.eval(), x, Memo(tmp_path))
+        chains.append([[map.kind.name for map in chain.maps] for chain in plan.chains])
+        with torch.no_grad():
+            torch.testing.assert_close(plan(x), model(x), rtol=0, atol=1e-5)
+    assert chains[0] == chains[1]
+    assert {"GRAM", "NORM", "SPARSE", "DEPTHWISE", "DENSE"} <= set(chains[0][0] + chains[0][1])
 
 
 def test_unused_convolutions_hold_the_published_count_and_can_be_left_out() -> None:

@@ -6,56 +6,28 @@
  *
  * Letters: n images, g groups, k input channels and m output channels of a group, h w sizes, t outputs of a tile.
  */
-#include <omp.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#define TILE 64
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t lanes __attribute__((vector_size(64)));
-#if defined(__clang__) || __GNUC__ >= 12
-#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define PICK(a, b, ...) __builtin_shuffle(a, b, (lanes){__VA_ARGS__})
-#endif
-
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__linux__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-
-/* The weights of one group: row m has the non-zeros rows[m] .. rows[m + 1]. */
-typedef struct {
-    const int32_t *rows, *offset;
-    const float *value, *bias;
-} sparse;
+#include "vectors.h"
 
 /* sums[m][t] = bias[m] + sum of value[i] * block[offset[i] + t], for outputs m0 .. m1 */
-CLONES void tile(const sparse *w, const float *block, int m0, int m1, float *sums, ptrdiff_t pitch)
+static void tile(const sparse *w, const float *block, int m0, int m1, float *sums, ptrdiff_t pitch)
 {
     for (int m = m0; m < m1; m++, sums += pitch) {
-        vec zero = {0};
-        vec a = zero + (w->bias ? w->bias[m] : 0.0f), b = a, c = a, d = a;
+        vec a = SPREAD(w->bias ? w->bias[m] : 0.0f), b = a, c = a, d = a;
         for (int32_t i = w->rows[m]; i < w->rows[m + 1]; i++) {
             const float *x = block + w->offset[i];
-            a += w->value[i] * *(const vec *)x;
-            b += w->value[i] * *(const vec *)(x + 16);
-            c += w->value[i] * *(const vec *)(x + 32);
-            d += w->value[i] * *(const vec *)(x + 48);
+            a += w->value[i] * READ(x);
+            b += w->value[i] * READ(x + 16);
+            c += w->value[i] * READ(x + 32);
+            d += w->value[i] * READ(x + 48);
         }
-        *(vec *)sums = a;
-        *(vec *)(sums + 16) = b;
-        *(vec *)(sums + 32) = c;
-        *(vec *)(sums + 48) = d;
+        AT(sums) = a;
+        AT(sums + 16) = b;
+        AT(sums + 32) = c;
+        AT(sums + 48) = d;
     }
 }
 
-static inline int least(int a, int b) { return a < b ? a : b; }
-static inline int most(int a, int b) { return a > b ? a : b; }
-
-typedef struct {
+typedef struct shape {
     int32_t images, groups, inputs, outputs; /* inputs and outputs of one group */
     int32_t height, width, out_height, out_width;
     int32_t stride_h, stride_w, pad_h, pad_w;
@@ -101,7 +73,7 @@ static void scatter(const shape *s, const float *sums, int at, int rows, int col
 }
 
 /* x [n][g * k][h][w], y [n][g * m][out h][out w]; scratch holds stride floats for each thread. */
-void pk_conv(const shape *s, const sparse *weights, const float *x, float *y, float *scratch, ptrdiff_t stride, int threads)
+void COPY(pk_conv)(const shape *s, const sparse *weights, const float *x, float *y, float *scratch, ptrdiff_t stride, int threads)
 {
     int downs = (s->out_height + s->band_rows - 1) / s->band_rows;
     int acrosses = (s->out_width + s->band_cols - 1) / s->band_cols;
@@ -113,7 +85,7 @@ void pk_conv(const shape *s, const sparse *weights, const float *x, float *y, fl
         int left = task % acrosses * s->band_cols, top = task / acrosses % downs * s->band_rows;
         ptrdiff_t map = task / acrosses / downs; /* n * groups + g */
         const sparse *w = weights + map % s->groups;
-        float *block = scratch + omp_get_thread_num() * stride, sums[16 * TILE];
+        float *block = scratch + THREAD * stride, sums[16 * TILE];
         for (int k = 0; k < s->inputs; k++)
             pack(s, x + (map * s->inputs + k) * plane, top, left, block + k * channel);
         int rows = least(s->band_rows, s->out_height - top), cols = least(s->band_cols, s->out_width - left);
@@ -144,7 +116,7 @@ static inline __attribute__((always_inline)) void turn(const float *from, ptrdif
 {
     vec r[16];
     for (int i = 0; i < 16; i++)
-        r[i] = *(const vec *)(from + i * from_pitch);
+        r[i] = READ(from + i * from_pitch);
     STEP(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
          LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
     STEP(4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
@@ -154,11 +126,11 @@ static inline __attribute__((always_inline)) void turn(const float *from, ptrdif
     STEP(1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
          LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
     for (int i = 0; i < 16; i++)
-        *(vec *)(to + i * to_pitch) = r[i];
+        AT(to + i * to_pitch) = r[i];
 }
 
 /* to[j * to_pitch + i] = from[i * from_pitch + j] for i below rows, j below cols */
-CLONES void transpose(const float *from, ptrdiff_t from_pitch, int rows, int cols, float *to, ptrdiff_t to_pitch)
+static void transpose(const float *from, ptrdiff_t from_pitch, int rows, int cols, float *to, ptrdiff_t to_pitch)
 {
     for (int i = 0; i < rows; i += 16)
         for (int j = 0; j < cols; j += 16)
@@ -171,13 +143,13 @@ CLONES void transpose(const float *from, ptrdiff_t from_pitch, int rows, int col
 }
 
 /* x [tokens][inputs], y [tokens][outputs]: the same product where the channels lie side by side. */
-void pk_linear(ptrdiff_t tokens, int inputs, int outputs, const sparse *w, const float *x, float *y, float *scratch,
+void COPY(pk_linear)(ptrdiff_t tokens, int inputs, int outputs, const sparse *w, const float *x, float *y, float *scratch,
                ptrdiff_t stride, int threads)
 {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (ptrdiff_t t = 0; t < tokens; t += TILE) {
         int here = tokens - t < TILE ? (int)(tokens - t) : TILE;
-        float *block = scratch + omp_get_thread_num() * stride, sums[16 * TILE];
+        float *block = scratch + THREAD * stride, sums[16 * TILE];
         transpose(x + t * inputs, inputs, here, inputs, block, TILE);
         for (int m = 0; m < outputs; m += 16) {
             int some = least(16, outputs - m);

@@ -1,0 +1,36 @@
+/* The entry points: each picks the copy for the machine that it runs on. */
+#include "bands.h"
+
+#define COPIES(name, ...)                                                                                              \
+    void name##_any(__VA_ARGS__);                                                                                      \
+    void name##_v3(__VA_ARGS__);                                                                                       \
+    void name##_v4(__VA_ARGS__);
+
+typedef struct shape shape;
+#define BANDS const program *p, float *const *tensors, float *scratch, int threads
+#define CONV const shape *s, const sparse *weights, const float *x, float *y, float *scratch, ptrdiff_t stride, int threads
+#define LINEAR                                                                                                         \
+    ptrdiff_t tokens, int inputs, int outputs, const sparse *w, const float *x, float *y, float *scratch,              \
+        ptrdiff_t stride, int threads
+COPIES(pk_bands, BANDS)
+COPIES(pk_conv, CONV)
+COPIES(pk_linear, LINEAR)
+
+#ifdef __x86_64__
+static int level(void)
+{
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return 4;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") ? 3 : 1;
+}
+#define BEST(name) (level() == 4 ? name##_v4 : level() == 3 ? name##_v3 : name##_any)
+#else
+#define BEST(name) name##_any
+#endif
+
+void pk_bands(BANDS) { BEST(pk_bands)(p, tensors, scratch, threads); }
+
+void pk_conv(CONV) { BEST(pk_conv)(s, weights, x, y, scratch, stride, threads); }
+
+void pk_linear(LINEAR) { BEST(pk_linear)(tokens, inputs, outputs, w, x, y, scratch, stride, threads); }

@@ -1,0 +1,44 @@
+/* Sixteen floats at a time, in the vector extensions of GCC and Clang: the compiler makes of them what a machine has. */
+#ifndef PRUNEKIT_VECTORS_H
+#define PRUNEKIT_VECTORS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#define THREAD omp_get_thread_num()
+#else
+#define THREAD 0
+#endif
+#define LANES 16
+#define TILE 64
+typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t lanes __attribute__((vector_size(64)));
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (lanes){__VA_ARGS__})
+#endif
+
+/* The lanes before and after: of two neighbouring vectors, all but the last of the second, all but the first of the first */
+#define LEFT(a, b) PICK(a, b, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30)
+#define RIGHT(a, b) PICK(a, b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
+
+#define AT(p) (*(vec *)(p))
+#define READ(p) (*(const vec *)(p))
+
+/* One number in every lane */
+#define SPREAD(s) ((vec){0} + (s))
+
+static inline int least(int a, int b) { return a < b ? a : b; }
+static inline int most(int a, int b) { return a > b ? a : b; }
+
+/* The weights of one group: row m has the non-zeros rows[m] .. rows[m + 1]. */
+typedef struct {
+    const int32_t *rows, *offset;
+    const float *value, *bias;
+} sparse;
+
+#endif
