@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 from collections.abc import Mapping
@@ -47,6 +48,12 @@ def keep_heap() -> bool:
         return False
     m_trim_threshold, m_mmap_threshold, most_bytes = -1, -3, 2**30
     return bool(mallopt(m_mmap_threshold, most_bytes) and mallopt(m_trim_threshold, most_bytes))
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system, after something that needed much and is over. Linux with glibc only."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def cpu_name() -> str:

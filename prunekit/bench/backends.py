@@ -174,7 +174,7 @@ def prunekit(job: Job) -> Step:
     """``prunekit.sparse.compile`` in a process that keeps its heap: zeros, if any, are not multiplied with."""
     import torch
 
-    from prunekit.environment import keep_heap
+    from prunekit.environment import keep_heap, trim_heap
     from prunekit.sparse.native import kernels, missing
     from prunekit.sparse.runtime import compile
 
@@ -183,6 +183,8 @@ def prunekit(job: Job) -> Step:
     keep_heap()
     model, x = job.torch_pair()
     fast = compile(model, x)
+    del model  # to run one network, one is held
+    trim_heap()
 
     def step() -> Any:
         with torch.no_grad():

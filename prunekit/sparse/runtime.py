@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from prunekit.environment import trim_heap
 from prunekit.measure import evaluating
 from prunekit.sparse.engine.maps import density
 from prunekit.sparse.engine.planned import Planned, takes
@@ -79,6 +80,7 @@ def compile(model: nn.Module, example: Any) -> nn.Module:
         planned = Planned(fast)
         if planned.prepare(example):
             fast.__dict__["forward"] = planned
+    trim_heap()  # of what was only measured
     return fast
 
 
