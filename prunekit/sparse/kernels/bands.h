@@ -1,7 +1,7 @@
 /* A chain of operators on maps that lives in a band of rows: what the interpreter and the operators share.
  *
- * Every map between two operators is a ring of rows, [row][channel][pitch]: the window's columns from `lead` on, and
- * zeros on both sides of them, which are the borders of the image to a depthwise convolution.
+ * Every map between two operators is a ring of rows, [row][channel][pitch], or a whole map in memory. Where a k x k kernel
+ * reads it, there are zeros beside its rows: what lies around the image.
  */
 #ifndef PRUNEKIT_BANDS_H
 #define PRUNEKIT_BANDS_H

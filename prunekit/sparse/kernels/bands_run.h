@@ -1,8 +1,8 @@
 /* The interpreter: runs a chain of operators down an image, a band of rows at a time, so that what lies between two
  * operators stays in the cache.
  *
- * An operator with halo h is h rows ahead of the band that is being finished: as many as the depthwise convolutions
- * after it will look at. Threads take items, pieces of the image; only the halo of a piece is computed twice.
+ * An operator with halo h is h rows ahead of the band that is being finished: as many as the k x k kernels after it
+ * will look at. Threads take items, pieces of the image; only the halo of a piece is computed twice.
  */
 #include "bands.h"
 
@@ -155,7 +155,7 @@ static void add_parts(const program *p, float *const *tensors, int items)
     }
 }
 
-/* tensors: whole maps [n][c][h][w], matrices and sums, as the operators number them. */
+/* tensors: whole maps, [n][c][h][w] or [n][h][c][w], matrices and sums, as the operators number them. */
 void COPY(pk_bands)(const program *p, float *const *tensors, float *scratch, int threads)
 {
     int downs = (p->height + p->tall - 1) / p->tall, acrosses = (p->width + p->wide - 1) / p->wide;

@@ -18,7 +18,7 @@ APPLY(TARGET)
 #endif
 
 #include "bands_maps.h"
-#include "products.h"
+#include "products.h" /* bands_products.h needs its transpose */
 
 #include "bands_products.h"
 
