@@ -19,7 +19,10 @@ from prunekit.sparse.engine.maps import Kind, Map, Mode
 from prunekit.sparse.engine.rings import Cut
 from prunekit.sparse.native import kernels
 
-pytestmark = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
+pytestmark = [
+    pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install"),
+    pytest.mark.usefixtures("every_copy"),
+]
 every_operator = pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.name)
 every_cut = pytest.mark.parametrize(
     "cut",

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import prunekit as pk
+from prunekit.errors import PruneKitError
 from prunekit.sparse import native
 
 RUNTIMES = """
@@ -54,6 +55,12 @@ def test_a_library_that_does_not_load_is_a_reason_not_a_crash(tmp_path: Path) ->
     reason = native.load(str(file))
     assert isinstance(reason, str)
     assert reason.startswith(f"{file} does not load (")
+
+
+def test_a_level_that_there_is_no_copy_for_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNEKIT_X86_64_LEVEL", "2")
+    with pytest.raises(PruneKitError, match="PRUNEKIT_X86_64_LEVEL is '2'; set it to 4"):
+        native.best_level()
 
 
 @pytest.mark.usefixtures("without")

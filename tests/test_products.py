@@ -15,7 +15,10 @@ from prunekit.sparse import products
 from prunekit.sparse.modules import SparseConv2d, SparseLinear
 from prunekit.sparse.native import kernels
 
-pytestmark = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
+pytestmark = [
+    pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install"),
+    pytest.mark.usefixtures("every_copy"),
+]
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 

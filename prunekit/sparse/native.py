@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from functools import cache
 from typing import Any
 
 import torch  # noqa: F401  (before the library, which is not linked with an OpenMP: it finds the one that torch brings)
 
+from prunekit.errors import PruneKitError
+
+LEVELS = (4, 3, 1)
+"""Machines that there are copies of the kernels for: two levels of x86-64, and any."""
 NOT_BUILT = "they were not built when prunekit was installed; get GCC or Clang, and install prunekit from source again."
 
 
@@ -40,8 +45,21 @@ def load(file: str) -> ctypes.CDLL | str:
     library.pk_conv.argtypes = [pointer, pointer, pointer, pointer, pointer, size, number]
     library.pk_linear.argtypes = [size, number, number, pointer, pointer, pointer, pointer, size, number]
     library.pk_bands.argtypes = [pointer, pointer, pointer, number]
+    library.pk_machine(best_level())
     library.pk_conv.restype = library.pk_linear.restype = library.pk_bands.restype = None
     return library
+
+
+def best_level() -> int:
+    """Return the level of x86-64 that the kernels may use at most: 4, or what ``PRUNEKIT_X86_64_LEVEL`` says.
+
+    Raises:
+        PruneKitError: the variable is none of `LEVELS`.
+    """
+    asked = os.environ.get("PRUNEKIT_X86_64_LEVEL", "4")
+    if asked not in map(str, LEVELS):
+        raise PruneKitError(f"PRUNEKIT_X86_64_LEVEL is {asked!r}; set it to 4 (AVX-512), 3 (AVX2) or 1, or unset it.")
+    return int(asked)
 
 
 def library() -> Any:

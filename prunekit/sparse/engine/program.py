@@ -9,17 +9,13 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from prunekit.sparse.engine.maps import SINKS, Kind, Map, Mode
+from prunekit.sparse.engine.maps import SINKS, Kind, Map
 from prunekit.sparse.engine.rings import LANES, TILE, Cut, Layout
 from prunekit.sparse.engine.stages import Chain, reads
 from prunekit.sparse.native import library
 
 WIDEST = 2048
 """Columns of an item at most; with edges on both sides, half of what the kernels have room for."""
-
-
-PART = 2**16
-"""Floats of a ring that are made and read in turn."""
 
 
 def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
@@ -32,7 +28,7 @@ class _Ring(ctypes.Structure):
 
 class _Op(ctypes.Structure):
     _fields_ = [
-        *_fields(ctypes.c_int32, "kind mode halo channels a a_at b b_at to to_at tensor size kernel inputs maker part"),
+        *_fields(ctypes.c_int32, "kind mode halo channels a a_at b b_at to to_at tensor size kernel inputs"),
         *_fields(ctypes.c_float, "epsilon"),
         *_fields(ctypes.c_int64, "row plane"),
         *_fields(ctypes.c_void_p, "weight bias rows offset value row_bias"),
@@ -75,7 +71,6 @@ class Program:
         self._ring = {map: i for i, map in enumerate(layout.rings)}
         rings = [self._ring_of(map) for map in layout.rings]
         ops = list(self._ops(chain))
-        self._interleave(chain, ops)
         self._op, self._rings = (_Op * len(ops))(*ops), (_Ring * len(rings))(*rings)
         self.scratch = layout.scratch
         self._program = _Program(
@@ -156,19 +151,6 @@ class Program:
         op.rows, op.offset = self._hold(starts), self._hold(offset[order].to(torch.int32))
         op.value = self._hold(map.weight[m, k, i, j][order])
         op.row_bias = op.bias or self._hold(torch.zeros(map.channels))
-
-    def _interleave(self, chain: Chain, ops: list[_Op]) -> None:
-        """Let depthwise convolutions have what they read made for them in parts that stay in the cache."""
-        for op in ops:
-            op.maker = -1
-        at = {op.to: i for i, op in enumerate(ops) if op.kind in {Kind.SPARSE, Kind.DEPTHWISE}}
-        for map, readers in self._layout.parts.items():
-            ring = self._layout.rings[map]
-            maker, part = at[self._ring[map]], max(8, PART // (ring.pitch * ring.rows))
-            ops[maker].part = part
-            for other in readers:
-                reader = ops[at[self._ring[other]]]
-                reader.maker, reader.part = maker, part if other.mode == Mode.NONE else part // 2
 
     def _hold(self, tensor: Tensor | None) -> int | None:
         if tensor is None:

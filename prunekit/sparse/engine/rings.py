@@ -8,7 +8,7 @@ from typing import Any, final
 
 from prunekit.sparse.engine.maps import SINKS, Kind, Map
 from prunekit.sparse.engine.memory import Span, pack
-from prunekit.sparse.engine.stages import Chain, channels_read
+from prunekit.sparse.engine.stages import Chain
 
 LANES, TILE = 16, 64
 
@@ -74,7 +74,6 @@ class Layout:
         self._spans: list[Span[Map]] = []
         order = {map: i for i, map in enumerate([*inputs, *chain.maps])}
         rings: dict[Map, Ring] = {}
-        self.parts = parts = in_parts(chain, stored)
         for map in order:
             if map.kind in SINKS and map not in inputs:
                 continue
@@ -89,7 +88,7 @@ class Layout:
             pitch = self.span + (LANES if margin or self.span >= TILE else 0)
             ring = Ring(min(height, cut.band + kept), first, last - first, 0, pitch, margin)
             size = (ring.rows + bool(margin)) * ring.channels * pitch + 2 * LANES
-            readers = [order[late] for other in _readers(map, chain) for late in parts.get(other, [other])]
+            readers = [order[other] for other in _readers(map, chain)]
             # What is read within the step that made it can lie where something else lay before and will lie after.
             passing = kept == 0 and not (map in stored and map not in inputs)
             end = max(readers, default=order[map]) if passing else len(order)
@@ -115,18 +114,6 @@ class Layout:
 def reach(map: Map) -> int:
     """Return how many rows above and below its own an operator reads."""
     return map.weight.shape[2] // 2 if map.kind in {Kind.SPARSE, Kind.DEPTHWISE} and map.weight is not None else 0
-
-
-def in_parts(chain: Chain, stored: Mapping[Map, Any]) -> dict[Map, list[Map]]:
-    """Return the products that are made in parts, each when a depthwise convolution is about to read it."""
-    found = {}
-    for map in chain.maps:
-        readers = _readers(map, chain)
-        covered = sum(channels_read(other, 0) for other in readers)
-        alone = covered == map.channels and all(other.kind == Kind.DEPTHWISE for other in readers)
-        if map.kind == Kind.SPARSE and map not in stored and alone:
-            found[map] = readers
-    return found
 
 
 def halos(chain: Chain, inputs: Mapping[Map, Any]) -> dict[Map, int]:

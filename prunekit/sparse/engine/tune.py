@@ -21,7 +21,7 @@ import torch
 from prunekit.environment import cpu_name
 from prunekit.errors import Failed
 from prunekit.files import write_text
-from prunekit.sparse.native import kernels
+from prunekit.sparse.native import best_level, kernels
 
 ROUNDS = 5
 
@@ -75,5 +75,5 @@ def _machine() -> str:
     """Return a name for this processor with these kernels and this torch: with others, what was measured is void."""
     library = kernels()
     built = Path(library._name).read_bytes() if library is not None else b""
-    known = f"{torch.__version__} {cpu_name()} {platform.machine()} {hashlib.sha256(built).hexdigest()}"
+    known = f"{torch.__version__} {cpu_name()} {platform.machine()} {best_level()} {hashlib.sha256(built).hexdigest()}"
     return hashlib.sha256(known.encode()).hexdigest()[:16]

@@ -27,8 +27,6 @@ typedef struct {
     int32_t tensor, size;    /* STORE, LOAD, DENSE, AFFINE, sinks: which tensor of the call; floats of it for one image */
     int32_t kernel;          /* SPARSE, DEPTHWISE: rows and columns of the kernel */
     int32_t inputs;          /* SPARSE, DENSE: channels read, of one head */
-    int32_t maker, part;     /* DEPTHWISE: operator, or -1, that makes `part` of its channels at a time when it is its
-                              * turn; such a SPARSE has a part, too, and does nothing when it is its own */
     float epsilon;
     int64_t row, plane;      /* LOAD, STORE: floats from row to row and from channel to channel of the tensor */
     const float *weight, *bias;
@@ -54,7 +52,7 @@ typedef struct {
     int top, bottom, left, right, from, until;
 } item;
 
-#define MARGIN LANES
+#define MARGIN UNIT
 #define WIDEST 4096 /* columns of a row at most: an item's, and an edge on either side */
 
 static inline float *row_of(const item *it, int index, int channel, int row)
@@ -70,7 +68,7 @@ static inline float *row_of(const item *it, int index, int channel, int row)
 
 static inline ptrdiff_t pitch_of(const item *it, int index) { return it->p->ring[index].pitch; }
 
-/* Columns that are worked on, in whole vectors. */
-static inline int span(const item *it) { return (it->until - it->from + LANES - 1) / LANES * LANES; }
+/* Columns that are worked on, in whole units. */
+static inline int span(const item *it) { return (it->until - it->from + UNIT - 1) / UNIT * UNIT; }
 
 #endif

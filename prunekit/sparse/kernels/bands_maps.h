@@ -128,67 +128,79 @@ static void band_norm(const item *it, const op *o, int low, int high)
 
 /* y[x] = bias + sum over i, j of w[i][j] * rows[i][x + j - 1]: the sums of three rows for each of the kernel's columns,
  * where vectors lie as they are read; then two shifts. */
-static inline __attribute__((always_inline)) void three(const float *p, const float *q, const float *r, const float *w,
-                                                        float bias, float *y, int wide)
+static inline __attribute__((always_inline)) void three(const float *p, const float *q, const float *r, const vec *w,
+                                                        vec bias, float *y, int wide)
 {
-    vec a = READ(p), b = READ(q), c = READ(r), start = SPREAD(bias);
+    vec a = READ(p), b = READ(q), c = READ(r);
     vec before = w[0] * READ(p - LANES) + w[3] * READ(q - LANES) + w[6] * READ(r - LANES);
-    vec left = w[0] * a + w[3] * b + w[6] * c, middle = w[1] * a + w[4] * b + w[7] * c;
+    vec left = w[0] * a + w[3] * b + w[6] * c, middle = bias + w[1] * a + w[4] * b + w[7] * c;
     vec right = w[2] * a + w[5] * b + w[8] * c;
     for (int x = 0; x < wide; x += LANES) {
         a = READ(p + x + LANES), b = READ(q + x + LANES), c = READ(r + x + LANES);
         vec next = w[2] * a + w[5] * b + w[8] * c;
-        AT(y + x) = start + middle + LEFT(before, left) + RIGHT(right, next);
+        AT(y + x) = middle + LEFT(before, left) + RIGHT(right, next);
         before = left, right = next;
-        left = w[0] * a + w[3] * b + w[6] * c, middle = w[1] * a + w[4] * b + w[7] * c;
+        left = w[0] * a + w[3] * b + w[6] * c, middle = bias + w[1] * a + w[4] * b + w[7] * c;
     }
 }
 
-/* y[x] = bias + sum over i, j of w[i][j] * rows[i][x + j - size / 2] */
-static inline __attribute__((always_inline)) void any_size(const float *const *rows, int size, const float *w, float bias,
-                                                           float *y, int wide)
+/* Three rows of one channel, as `three` does, for each of `count` results */
+static void three_each(float *const *rows, int count, ptrdiff_t at, const float *weight, float bias, float *const *y, int wide)
 {
-    for (int x = 0; x < wide; x += LANES) {
-        vec sum = SPREAD(bias);
-        for (int i = 0; i < size; i++)
-            for (int j = 0; j < size; j++)
-                sum += w[i * size + j] * READ(rows[i] + x + j - size / 2);
-        AT(y + x) = sum;
-    }
+    vec w[9];
+    for (int i = 0; i < 9; i++)
+        w[i] = SPREAD(weight[i]);
+    for (int r = 0; r < count; r++)
+        three(rows[r] + at, rows[r + 1] + at, rows[r + 2] + at, w, SPREAD(bias), y[r], wide);
 }
 
-/* Channels first .. first + count of one row: rows[i] is the first channel of what row i of the kernel looks at. */
-static void depthwise_row(const op *o, float *const *rows, ptrdiff_t from_pitch, float *y, ptrdiff_t pitch, int wide,
-                          int first, int count)
+/* y[r][x] = bias + sum over i, j of w[i][j] * rows[r + i][x + j - size / 2] */
+static void any_each(float *const *rows, int count, ptrdiff_t at, int size, const float *w, float bias, float *const *y,
+                     int wide)
 {
-    int size = o->kernel, both = o->mode != NONE;
-    for (int c = first; c < first + count; c++, y += pitch) {
-        float parts[2][WIDEST];
-        for (int half = 0; half <= both; half++) {
-            int channel = c + half * o->channels;
-            const float *at[2 * MARGIN], *w = o->weight + (ptrdiff_t)channel * size * size;
-            float bias = o->bias ? o->bias[channel] : 0.0f, *to = both ? parts[half] : y;
+    for (int r = 0; r < count; r++)
+        for (int x = 0; x < wide; x += LANES) {
+            vec sum = SPREAD(bias);
             for (int i = 0; i < size; i++)
-                at[i] = rows[i] + channel * from_pitch;
-            if (size == 3)
-                three(at[0], at[1], at[2], w, bias, to, wide);
-            else
-                any_size(at, size, w, bias, to, wide);
+                for (int j = 0; j < size; j++)
+                    sum += w[i * size + j] * READ(rows[r + i] + at + x + j - size / 2);
+            AT(y[r] + x) = sum;
         }
-        if (both)
-            gate(parts[0], parts[1], y, wide, o->mode);
-    }
 }
 
-/* An odd square kernel, stride 1, zeros around the image. */
-static void band_depthwise(const item *it, const op *o, int low, int high, int first, int count)
+static void depthwise_channel(const op *o, float *const *rows, int count, ptrdiff_t pitch, int channel, float *const *y,
+                              int wide)
 {
-    for (int r = low; r < high; r++) {
-        float *rows[2 * MARGIN];
-        for (int i = 0; i < o->kernel; i++)
-            rows[i] = row_of(it, o->a, o->a_at, r + i - o->kernel / 2);
-        depthwise_row(o, rows, pitch_of(it, o->a), row_of(it, o->to, o->to_at + first, r), pitch_of(it, o->to), span(it), first,
-                      count);
+    const float *w = o->weight + (ptrdiff_t)channel * o->kernel * o->kernel;
+    float bias = o->bias ? o->bias[channel] : 0.0f;
+    if (o->kernel == 3)
+        three_each(rows, count, channel * pitch, w, bias, y, wide);
+    else
+        any_each(rows, count, channel * pitch, o->kernel, w, bias, y, wide);
+}
+
+#define TOGETHER 8 /* rows of one channel that are done in turn, while its weights are at hand */
+
+/* An odd square kernel, stride 1, zeros around the image; with an activation, the two halves gated. */
+static void band_depthwise(const item *it, const op *o, int low, int high)
+{
+    int wide = span(it), both = o->mode != NONE, together = least(TOGETHER, WIDEST / wide);
+    ptrdiff_t from = pitch_of(it, o->a), pitch = pitch_of(it, o->to);
+    for (int first = low; first < high; first += together) {
+        float *rows[TOGETHER + 2 * MARGIN], *to[TOGETHER], *y[TOGETHER], parts[2][WIDEST];
+        int count = least(together, high - first);
+        for (int i = 0; i < count + o->kernel - 1; i++)
+            rows[i] = row_of(it, o->a, o->a_at, first + i - o->kernel / 2);
+        for (int r = 0; r < count; r++)
+            to[r] = row_of(it, o->to, o->to_at, first + r);
+        for (int c = 0; c < o->channels; c++)
+            for (int half = 0; half <= both; half++) {
+                for (int r = 0; r < count; r++)
+                    y[r] = both ? parts[half] + r * wide : to[r] + c * pitch;
+                depthwise_channel(o, rows, count, from, c + half * o->channels, y, wide);
+                for (int r = 0; r < count && half; r++)
+                    gate(parts[0] + r * wide, parts[1] + r * wide, to[r] + c * pitch, wide, o->mode);
+            }
     }
 }
 

@@ -38,14 +38,14 @@ static void store(const item *it, const op *o, int low, int high)
 static float *sums(const item *it, const op *o) { return it->tensors[o->tensor] + (ptrdiff_t)it->index * o->size; }
 
 /* Columns beyond the image, up to a whole vector, are zeros to whoever looks at their neighbours or adds them up. */
-static void clear_beyond(const item *it, const op *o, int low, int high, int first, int channels)
+static void clear_beyond(const item *it, const op *o, int low, int high)
 {
     int used = it->until - it->from, beyond = span(it) - used;
     if (!beyond || o->kind == STORE || o->kind == GRAM || o->kind == SUM)
         return;
     for (int r = low; r < high; r++) {
-        float *row = row_of(it, o->to, o->to_at + first, r) + used;
-        for (int c = 0; c < channels; c++)
+        float *row = row_of(it, o->to, o->to_at, r) + used;
+        for (int c = 0; c < o->channels; c++)
             memset(row + c * pitch_of(it, o->to), 0, beyond * sizeof(float));
     }
 }
@@ -62,45 +62,20 @@ static int last_row(const item *it, const op *o, int begin)
     return least(least(it->p->height, it->bottom + o->halo), begin + it->p->band + o->halo);
 }
 
-static void make(const item *it, const op *o, int begin, int first, int count)
-{
-    int low = first_row(it, o, begin), high = last_row(it, o, begin);
-    if (low < high && count > 0) {
-        band_sparse(it, o, low, high, first, count);
-        clear_beyond(it, o, low, high, first, count);
-    }
-}
-
-/* A depthwise convolution and the products that it reads, some channels at a time: what is read was just written. */
-static void make_and_read(const item *it, const op *o, int begin)
-{
-    const op *maker = it->p->op + o->maker;
-    int low = first_row(it, o, begin), high = last_row(it, o, begin);
-    for (int c = 0; c < o->channels; c += o->part) {
-        int count = least(o->part, o->channels - c);
-        make(it, maker, begin, o->a_at + c, count);
-        if (o->mode != NONE)
-            make(it, maker, begin, o->a_at + o->channels + c, count);
-        if (low < high)
-            band_depthwise(it, o, low, high, c, count);
-    }
-    clear_beyond(it, o, low, high, 0, o->channels);
-}
-
 static void apply(const item *it, const op *o, int low, int high)
 {
     switch (o->kind) {
     case LOAD: load(it, o, low, high); break;
     case STORE: store(it, o, low, high); break;
     case NORM: band_norm(it, o, low, high); break;
-    case SPARSE: band_sparse(it, o, low, high, 0, o->channels); break;
+    case SPARSE: band_sparse(it, o, low, high); break;
     case DENSE: band_dense(it, o, low, high); break;
-    case DEPTHWISE: band_depthwise(it, o, low, high, 0, o->channels); break;
+    case DEPTHWISE: band_depthwise(it, o, low, high); break;
     case GRAM: band_gram(it, o, low, high, sums(it, o)); break;
     case SUM: band_sum(it, o, low, high, sums(it, o)); break;
     default: band_pointwise(it, o, low, high);
     }
-    clear_beyond(it, o, low, high, 0, o->channels);
+    clear_beyond(it, o, low, high);
 }
 
 /* The zeros around a map; nobody writes there. */
@@ -132,9 +107,7 @@ static void run_item(const item *it)
         for (int i = 0; i < p->ops; i++) {
             const op *o = p->op + i;
             int low = first_row(it, o, begin), high = last_row(it, o, begin);
-            if (o->maker >= 0)
-                make_and_read(it, o, begin);
-            else if (!o->part && low < high)
+            if (low < high)
                 apply(it, o, low, high);
         }
 }

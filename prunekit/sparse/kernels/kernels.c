@@ -16,15 +16,32 @@ COPIES(pk_bands, BANDS)
 COPIES(pk_conv, CONV)
 COPIES(pk_linear, LINEAR)
 
-#ifdef __x86_64__
-static int level(void)
+static int has(int machine)
 {
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return 4;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") ? 3 : 1;
+#ifdef __x86_64__
+    if (machine == 4)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl");
+    if (machine == 3)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+#endif
+    return machine == 1;
 }
-#define BEST(name) (level() == 4 ? name##_v4 : level() == 3 ? name##_v3 : name##_any)
+
+static int chosen = 1;
+
+/* To be called before all else: run the copies for the best machine that this one can be, `best` at most; return which:
+ * 4 or 3 for that level of x86-64, 1 for any machine. */
+int pk_machine(int best)
+{
+    for (chosen = 4; chosen > 1 && (chosen > best || !has(chosen));)
+        chosen--;
+    return chosen;
+}
+
+#ifdef __x86_64__
+#define BEST(name) (chosen == 4 ? name##_v4 : chosen == 3 ? name##_v3 : name##_any)
 #else
 #define BEST(name) name##_any
 #endif

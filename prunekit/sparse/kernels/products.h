@@ -12,18 +12,14 @@
 static void tile(const sparse *w, const float *block, int m0, int m1, float *sums, ptrdiff_t pitch)
 {
     for (int m = m0; m < m1; m++, sums += pitch) {
-        vec a = SPREAD(w->bias ? w->bias[m] : 0.0f), b = a, c = a, d = a;
-        for (int32_t i = w->rows[m]; i < w->rows[m + 1]; i++) {
-            const float *x = block + w->offset[i];
-            a += w->value[i] * READ(x);
-            b += w->value[i] * READ(x + 16);
-            c += w->value[i] * READ(x + 32);
-            d += w->value[i] * READ(x + 48);
-        }
-        AT(sums) = a;
-        AT(sums + 16) = b;
-        AT(sums + 32) = c;
-        AT(sums + 48) = d;
+        vec sum[TILE / LANES];
+        for (int t = 0; t < TILE / LANES; t++)
+            sum[t] = SPREAD(w->bias ? w->bias[m] : 0.0f);
+        for (int32_t i = w->rows[m]; i < w->rows[m + 1]; i++)
+            for (int t = 0; t < TILE / LANES; t++)
+                sum[t] += w->value[i] * READ(block + w->offset[i] + t * LANES);
+        for (int t = 0; t < TILE / LANES; t++)
+            AT(sums + t * LANES) = sum[t];
     }
 }
 
@@ -103,7 +99,7 @@ void COPY(pk_conv)(const shape *s, const sparse *weights, const float *x, float 
 
 /* One step of a transposition: exchange the off-diagonal parts of pairs of rows that are `step` apart. */
 #define STEP(step, low, high)                                                                                          \
-    for (int i = 0; i < 16; i++)                                                                                       \
+    for (int i = 0; i < LANES; i++)                                                                                    \
         if (!(i & step)) {                                                                                             \
             vec p = r[i], q = r[i + step];                                                                             \
             r[i] = PICK(p, q, low);                                                                                    \
@@ -111,12 +107,13 @@ void COPY(pk_conv)(const shape *s, const sparse *weights, const float *x, float 
         }
 #define LIST(...) __VA_ARGS__
 
-/* to[j * to_pitch + i] = from[i * from_pitch + j] for i, j below 16 */
+/* to[j * to_pitch + i] = from[i * from_pitch + j] for i, j below LANES */
 static inline __attribute__((always_inline)) void turn(const float *from, ptrdiff_t from_pitch, float *to, ptrdiff_t to_pitch)
 {
-    vec r[16];
-    for (int i = 0; i < 16; i++)
+    vec r[LANES];
+    for (int i = 0; i < LANES; i++)
         r[i] = READ(from + i * from_pitch);
+#if LANES == 16
     STEP(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
          LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
     STEP(4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
@@ -125,20 +122,28 @@ static inline __attribute__((always_inline)) void turn(const float *from, ptrdif
          LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
     STEP(1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
          LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
-    for (int i = 0; i < 16; i++)
+#elif LANES == 8
+    STEP(4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
+    STEP(2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
+    STEP(1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
+#else
+    STEP(2, LIST(0, 1, 4, 5), LIST(2, 3, 6, 7))
+    STEP(1, LIST(0, 4, 2, 6), LIST(1, 5, 3, 7))
+#endif
+    for (int i = 0; i < LANES; i++)
         AT(to + i * to_pitch) = r[i];
 }
 
 /* to[j * to_pitch + i] = from[i * from_pitch + j] for i below rows, j below cols */
 static void transpose(const float *from, ptrdiff_t from_pitch, int rows, int cols, float *to, ptrdiff_t to_pitch)
 {
-    for (int i = 0; i < rows; i += 16)
-        for (int j = 0; j < cols; j += 16)
-            if (i + 16 <= rows && j + 16 <= cols)
+    for (int i = 0; i < rows; i += LANES)
+        for (int j = 0; j < cols; j += LANES)
+            if (i + LANES <= rows && j + LANES <= cols)
                 turn(from + i * from_pitch + j, from_pitch, to + j * to_pitch + i, to_pitch);
             else
-                for (int a = i; a < least(i + 16, rows); a++)
-                    for (int b = j; b < least(j + 16, cols); b++)
+                for (int a = i; a < least(i + LANES, rows); a++)
+                    for (int b = j; b < least(j + LANES, cols); b++)
                         to[b * to_pitch + a] = from[a * from_pitch + b];
 }
 
