@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunekit.sparse.engine.maps import SINKS, Kind, Map, Mode
-from prunekit.sparse.engine.program import Program
+from prunekit.sparse.engine.program import Program, pointers
 from prunekit.sparse.engine.rings import Cut
 from prunekit.sparse.engine.stages import Chain
 
@@ -75,7 +75,7 @@ def run(case: Case) -> dict[Map, Tensor]:
     tensors = [*known[: len(given)], *made, *known[len(given) :]]
     before = [memory.inner.clone() for memory in known]
     scratch = Guarded(case.threads * program.scratch)
-    program(program.pointers([memory.inner for memory in tensors]), scratch.inner.data_ptr(), case.threads)
+    program(pointers([memory.inner for memory in tensors]), scratch.inner.data_ptr(), case.threads)
     for memory in (*tensors, scratch):
         memory.check()
     for memory, copy in zip(known, before, strict=True):

@@ -45,8 +45,10 @@ def load(file: str) -> ctypes.CDLL | str:
     library.pk_conv.argtypes = [pointer, pointer, pointer, pointer, pointer, size, number]
     library.pk_linear.argtypes = [size, number, number, pointer, pointer, pointer, pointer, size, number]
     library.pk_bands.argtypes = [pointer, pointer, pointer, number]
+    library.pk_few.argtypes = [pointer, number, pointer]
     library.pk_machine(best_level())
-    library.pk_conv.restype = library.pk_linear.restype = library.pk_bands.restype = None
+    library.pk_conv.restype = library.pk_linear.restype = None
+    library.pk_bands.restype = library.pk_few.restype = None
     return library
 
 

@@ -14,7 +14,7 @@ from prunekit.sparse.engine.found import Found, aten, operands
 from prunekit.sparse.engine.join import join
 from prunekit.sparse.engine.maps import SPARSE_ENOUGH, Kind, Map, density
 from prunekit.sparse.engine.plan import Plan
-from prunekit.sparse.engine.program import Program, cuts
+from prunekit.sparse.engine.program import Program, cuts, pointers
 from prunekit.sparse.engine.recognise import recognise
 from prunekit.sparse.engine.rings import Cut
 from prunekit.sparse.engine.stages import Chain, Needs, chains, needs, reads, worth
@@ -131,10 +131,10 @@ def _rehearsal(program: Program) -> Callable[[], Any]:
     sizes += [map.shape[0] * map.channels * max(map.inputs, 1) for map in program.matrices]
     tensors = [torch.rand(size, dtype=torch.float32) for size in sizes]
     scratch = torch.empty(threads * program.scratch, dtype=torch.float32)
-    pointers = program.pointers(tensors)
+    addresses = pointers(tensors)
 
     def run() -> tuple[Any, ...]:
-        program(pointers, scratch.data_ptr(), threads)
+        program(addresses, scratch.data_ptr(), threads)
         return tensors, scratch  # which live as long as this function
 
     return run

@@ -12,18 +12,18 @@ from torch.fx import Node
 from torch.utils._pytree import tree_unflatten
 
 from prunekit.sparse.engine.calls import call
+from prunekit.sparse.engine.few import Buffer, Few
 from prunekit.sparse.engine.found import Found, Gathered, aten
 from prunekit.sparse.engine.maps import Kind, Map
-from prunekit.sparse.engine.memory import Span, pack
+from prunekit.sparse.engine.memory import pack
 from prunekit.sparse.engine.program import Program
 from prunekit.sparse.engine.stages import Chain, Needs
+from prunekit.sparse.engine.steps import Env, Step, joined, last_uses, spans
 from prunekit.sparse.engine.trace import Traced, function
 from prunekit.sparse.engine.views import View, arrange
 from prunekit.sparse.engine.work import Work
 
-Env = dict[Any, Any]
 Order = Callable[[Tensor], Tensor]
-Step = Callable[[Env], None]
 
 WORK = "work"
 """Key of the memory that a call works in, beside the values of nodes."""
@@ -59,7 +59,7 @@ class Plan:
         self._threads = torch.get_num_threads()
         self._of = {map: (chain, program) for chain, program in programs.items() for map in chain.maps}
         self._programs = list(programs.values())
-        self._steps: list[tuple[Step, Any]] = []
+        self._steps: list[Step] = []
         self._done: set[Any] = set()
         self._free: list[Work] = []
         for node in traced.graph.nodes:
@@ -69,8 +69,11 @@ class Plan:
         self._result, self._ends = end.args[0], end.all_input_nodes
         for node in self._ends:
             self._value(node)
-        self._drops = self._last_uses()
-        self._places, self._floats = pack(self._spans())
+        few = partial(Few, found.gathered, traced.constants, self._size)
+        self._steps = joined(self._steps, self._ends, few, lambda few, wanted: partial(self._computed, few, wanted))
+        self._few = [step.made for step in self._steps if isinstance(step.made, Few)]
+        self._drops = last_uses(self._steps, self._ends)
+        self._places, self._floats = pack(spans(self._steps, self._ends, self._size))
 
     def __call__(self, x: Tensor) -> Any:
         """Return what the network returns.
@@ -81,10 +84,10 @@ class Plan:
         try:
             work = self._free.pop()
         except IndexError:  # the first call, or others are not done yet
-            work = Work(self._places, self._size, self._floats, self._programs, self._threads)
+            work = Work(self._places, self._size, self._floats, self._programs, self._few, self._threads)
         env: Env = {self._traced.input: x.contiguous(), WORK: work}
-        for (step, _), drops in zip(self._steps, self._drops, strict=True):
-            step(env)
+        for step, drops in zip(self._steps, self._drops, strict=True):
+            step.run(env)
             for thing in drops:
                 del env[thing]
         leaves = [self._own(env, leaf) if isinstance(leaf, Node) else leaf for leaf in self._result]
@@ -94,12 +97,12 @@ class Plan:
     @property
     def chains(self) -> list[Chain]:
         """What the kernels run."""
-        return [made for _, made in self._steps if isinstance(made, Chain)]
+        return [step.made for step in self._steps if isinstance(step.made, Chain)]
 
     @property
     def operators(self) -> list[Node]:
         """What torch runs, and single sparse layers."""
-        return [made for _, made in self._steps if isinstance(made, Node) and not self._ours(made)]
+        return [step.made for step in self._steps if isinstance(step.made, Node) and not self._ours(step.made)]
 
     def _own(self, env: Env, node: Node) -> Any:
         """Return an output that no later call writes to."""
@@ -111,9 +114,9 @@ class Plan:
     def _get(self, env: Env, node: Node) -> Any:
         return self._traced.constants[node] if node in self._traced.constants else env[node]
 
-    def _add(self, made: Any, step: Step) -> None:
-        self._steps.append((step, made))
-        self._done.add(made)
+    def _add(self, step: Step) -> None:
+        self._steps.append(step)
+        self._done.update((step.made, *step.values))
 
     def _ours(self, node: Node) -> bool:
         """Return whether a node's value comes out of a map."""
@@ -129,10 +132,11 @@ class Plan:
             self._map(gathered.sink)
             for factor in gathered.factors:
                 self._value(factor.source)
-            self._add(node, partial(self._gathered, node, gathered))
+            reads: list[Node | Map] = [gathered.sink, *(factor.source for factor in gathered.factors)]
+            self._add(Step(node, partial(self._gathered, node, gathered), reads, values=[node], looks=True))
         elif view is not None and view.map.kind != Kind.LOAD:
             self._map(view.map)
-            self._add(node, partial(self._expressed, node, view))
+            self._add(Step(view, partial(self._expressed, node, view), [view.map], values=[node], looks=True))
         else:
             self._node(node)
 
@@ -142,7 +146,9 @@ class Plan:
         for operand in node.all_input_nodes:
             self._value(operand)
         what = self._layers.get(node) or LENIENT.get(node.target) or function(node)
-        self._add(node, call(node, what, self._traced.constants))
+        run = call(node, what, self._traced.constants)
+        looks = node in self._found.views or _may_alias(node)
+        self._add(Step(node, run, node.all_input_nodes, values=[node], looks=looks))
 
     def _map(self, map: Map) -> None:
         """See to it that a map is there, or what a sink gathers."""
@@ -161,7 +167,8 @@ class Plan:
             theirs.append((place, other.source, other.order))
         for _, source, _ in theirs:
             self._value(source)
-        self._add(chain, partial(self._ran, program, theirs))
+        reads: list[Node | Map] = [*(source for _, source, _ in theirs), *program.inputs]
+        self._add(Step(chain, partial(self._ran, program, theirs), reads, [*program.outputs, *program.sinks]))
 
     def _expressed(self, node: Node, view: View, env: Env) -> None:
         low, high = self._needed.stored[view.map]
@@ -193,53 +200,16 @@ class Plan:
             tensors.append((place, (order(value) if order else value).contiguous()))
         env[WORK].run(program, tensors)
 
-    def _reads(self, made: Any) -> list[Any]:
-        """Return the nodes, and the maps in memory, that a step reads."""
-        if isinstance(made, Chain):
-            program = self._of[made.maps[0]][1]
-            loads = [map.source for map in program.inputs if map.kind == Kind.LOAD]
-            return [*loads, *(map.source for map in program.matrices), *program.inputs]
-        if made in self._found.gathered:
-            gathered = self._found.gathered[made]
-            return [gathered.sink, *(factor.source for factor in gathered.factors)]
-        view = self._found.known(made)
-        if view is not None and view.map.kind != Kind.LOAD:
-            return [view.map]
-        return list(made.all_input_nodes)
+    def _computed(self, few: Few, wanted: Sequence[Node], env: Env) -> None:
+        work: Work = env[WORK]
+        work.compute(few, [(place, self._get(env, node).contiguous()) for place, node in few.theirs])
+        for node in wanted:
+            env[node] = work.seen(node, partial(work.look, few.values[node]))
 
-    def _last_uses(self) -> list[list[Node]]:
-        """Return the nodes whose values may be dropped after each step."""
-        last = {made: i for i, (_, made) in enumerate(self._steps) if isinstance(made, Node)}
-        for i, (_, made) in enumerate(self._steps):
-            last.update((thing, i) for thing in self._reads(made) if thing in last)
-        drops: list[list[Node]] = [[] for _ in self._steps]
-        for node, i in last.items():
-            if node not in self._ends:
-                drops[i].append(node)
-        return drops
-
-    def _spans(self) -> list[Span[Map]]:
-        """Return when each stored map and each sink is there, as long as anything that may be a view of it is."""
-        first: dict[Map, int] = {}
-        last: dict[Map, int] = {}
-        roots: dict[Any, set[Map]] = {}
-        for i, (_, made) in enumerate(self._steps):
-            reads = self._reads(made)
-            maps = {thing for thing in reads if isinstance(thing, Map) and thing.kind != Kind.LOAD}
-            maps = maps.union(*(roots.get(thing, ()) for thing in reads))
-            last.update(dict.fromkeys(maps, i))
-            if isinstance(made, Chain):
-                program = self._of[made.maps[0]][1]
-                for map in (*program.outputs, *program.sinks):
-                    first[map] = last[map] = i
-            elif made in self._found.gathered or made in self._found.views or _may_alias(made):
-                roots[made] = maps
-        for node in self._ends:
-            last.update(dict.fromkeys(roots.get(node, ()), len(self._steps)))
-        return [Span(map, begin, last[map], self._size(map)) for map, begin in first.items()]
-
-    def _size(self, map: Map) -> int:
-        """Return the floats of a stored map or of a sink's parts."""
+    def _size(self, map: Map | Buffer) -> int:
+        """Return the floats of a stored map, of a sink's parts, or of a result of few numbers."""
+        if isinstance(map, Buffer):
+            return map.size
         if map in self._needed.stored:
             low, high = self._needed.stored[map]
             return map.shape[0] * (high - low) * map.shape[2] * map.shape[3]

@@ -18,29 +18,36 @@ WIDEST = 2048
 """Columns of an item at most; with edges on both sides, half of what the kernels have room for."""
 
 
-def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+    """Return the members of a structure that are of one type."""
     return [(name, kind) for name in names.split()]
 
 
 class _Ring(ctypes.Structure):
-    _fields_ = _fields(ctypes.c_int32, "rows margin channels tensor") + _fields(ctypes.c_int64, "at image row pitch")
+    _fields_ = fields(ctypes.c_int32, "rows margin channels tensor") + fields(ctypes.c_int64, "at image row pitch")
 
 
 class _Op(ctypes.Structure):
     _fields_ = [
-        *_fields(ctypes.c_int32, "kind mode halo channels a a_at b b_at to to_at tensor size kernel inputs"),
-        *_fields(ctypes.c_float, "epsilon"),
-        *_fields(ctypes.c_int64, "row plane"),
-        *_fields(ctypes.c_void_p, "weight bias rows offset value row_bias"),
+        *fields(ctypes.c_int32, "kind mode halo channels a a_at b b_at to to_at tensor size kernel inputs"),
+        *fields(ctypes.c_float, "epsilon"),
+        *fields(ctypes.c_int64, "row plane"),
+        *fields(ctypes.c_void_p, "weight bias rows offset value row_bias"),
     ]
 
 
 class _Program(ctypes.Structure):
     _fields_ = [
-        *_fields(ctypes.c_int32, "images height width tall wide edge band ops rings"),
-        *_fields(ctypes.c_void_p, "op ring"),
-        *_fields(ctypes.c_int64, "scratch"),
+        *fields(ctypes.c_int32, "images height width tall wide edge band ops rings"),
+        *fields(ctypes.c_void_p, "op ring"),
+        *fields(ctypes.c_int64, "scratch"),
     ]
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> Any:
+    """Return the addresses of tensors; to be filled in where None."""
+    addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+    return (ctypes.c_void_p * len(tensors))(*addresses)
 
 
 @final
@@ -77,11 +84,6 @@ class Program:
             *(n, height, width, cut.tall, cut.wide, layout.edge, cut.band, len(ops), len(rings)),
             *(ctypes.addressof(self._op), ctypes.addressof(self._rings), self.scratch),
         )
-
-    def pointers(self, tensors: Sequence[Tensor | None]) -> Any:
-        """Return the addresses of the maps in ``tensors``; to be filled in where None."""
-        addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
-        return (ctypes.c_void_p * len(tensors))(*addresses)
 
     def __call__(self, pointers: Any, scratch: int, threads: int) -> None:
         """Compute what the chain does on contiguous float32; ``scratch`` is the address of memory for each thread."""

@@ -23,6 +23,7 @@ APPLY(TARGET)
 #include "bands_products.h"
 
 #include "bands_run.h"
+#include "few.h"
 
 #if defined(TARGET) && defined(__clang__)
 #pragma clang attribute pop

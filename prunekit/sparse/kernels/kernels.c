@@ -7,12 +7,15 @@
     void name##_v4(__VA_ARGS__);
 
 typedef struct shape shape;
+typedef struct few few;
 #define BANDS const program *p, float *const *tensors, float *scratch, int threads
 #define CONV const shape *s, const sparse *weights, const float *x, float *y, float *scratch, ptrdiff_t stride, int threads
 #define LINEAR                                                                                                         \
     ptrdiff_t tokens, int inputs, int outputs, const sparse *w, const float *x, float *y, float *scratch,              \
         ptrdiff_t stride, int threads
+#define FEW const few *ops, int count, float *const *bases
 COPIES(pk_bands, BANDS)
+COPIES(pk_few, FEW)
 COPIES(pk_conv, CONV)
 COPIES(pk_linear, LINEAR)
 
@@ -47,6 +50,8 @@ int pk_machine(int best)
 #endif
 
 void pk_bands(BANDS) { BEST(pk_bands)(p, tensors, scratch, threads); }
+
+void pk_few(FEW) { BEST(pk_few)(ops, count, bases); }
 
 void pk_conv(CONV) { BEST(pk_conv)(s, weights, x, y, scratch, stride, threads); }
 
