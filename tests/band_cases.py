@@ -112,18 +112,23 @@ def _sparse(choose: _Chooser, kind: Kind) -> Map:
     size = choose.one_of(1, 1, 3, 5)
     dense = torch.randn(c, inputs, size, size) / size / inputs**0.5
     weight = sparse_(dense, choose.one_of(0.0, 0.1, 0.5, 1.0))
-    return choose.made(kind, c, operand, *more, inputs=inputs, weight=weight, bias=choose.maybe(c))
+    mode = choose.one_of(Mode.IDENTITY, Mode.RELU)
+    return choose.made(kind, c, operand, *more, mode=mode, inputs=inputs, weight=weight, bias=choose.maybe(c))
 
 
 def _dense(choose: _Chooser, kind: Kind) -> Map:
     operand, left = choose.operand()
-    heads = choose.some(left)
-    inputs, c = left // heads, choose.draw(st.integers(1, 20))
+    heads = choose.some(left) if choose.one_of(True, False) else 0  # 0: a matrix of the layer's own
+    inputs, c, more = left // max(heads, 1), choose.draw(st.integers(1, 20)), []
     if choose.one_of(True, False):
+        second, left = choose.operand(max(heads, 1))
+        more, c = [second], choose.some(left // max(heads, 1))
+    if heads:
         matrices = torch.randn(choose.images * heads, c, inputs) / inputs**0.5
-        return choose.made(kind, heads * c, operand, mode=heads, inputs=inputs, matrices=matrices)
+        rest = {"mode": heads, "inputs": inputs, "bias": choose.maybe(c) if heads == 1 else None}
+        return choose.made(kind, heads * c, operand, *more, matrices=matrices, **rest)
     weight = torch.randn(c, inputs) / inputs**0.5
-    return choose.made(kind, c, operand, inputs=inputs, weight=weight, bias=choose.maybe(c))
+    return choose.made(kind, c, operand, *more, inputs=inputs, weight=weight, bias=choose.maybe(c))
 
 
 def _depthwise(choose: _Chooser, kind: Kind) -> Map:
@@ -144,9 +149,16 @@ def _pair(choose: _Chooser, kind: Kind) -> Map:
     return choose.made(kind, choose.some(min(left, other)), first, second, mode=mode)
 
 
+def _join(choose: _Chooser, kind: Kind) -> Map:
+    (first, left), (second, other) = choose.operand(), choose.operand()
+    inputs = choose.some(left)
+    return choose.made(kind, inputs + choose.some(other), first, second, inputs=inputs)
+
+
 _MAKERS: dict[Kind, Callable[[_Chooser, Kind], Map]] = {
     Kind.SPARSE: _sparse,
     Kind.DENSE: _dense,
     Kind.DEPTHWISE: _depthwise,
+    Kind.JOIN: _join,
     **dict.fromkeys((Kind.GATE, Kind.ADD, Kind.GRAM), _pair),
 }

@@ -130,34 +130,41 @@ def _exact(map: Map, known: dict[Map, Tensor], matrices: Tensor | None) -> Tenso
             y = torch.stack(
                 [torch.einsum("k,nkhw->nhw", row[row != 0], read[:, row.nonzero()[:, 0]]) for row in rows], 1
             )
-            y = y + shift + (parts[1][:, :c] if len(parts) > 1 else 0)
+            y = _activated(y + shift + (parts[1][:, :c] if len(parts) > 1 else 0), map.mode)
         case Kind.DENSE:
             heads = max(map.mode, 1)
             every = weight if matrices is None else matrices.double().view(n, heads, c // heads, map.inputs)
             y = every @ x[:, : heads * map.inputs].reshape(n, heads, map.inputs, h * w)
-            y = y.view(n, c, h, w) + shift
+            y = y.view(n, c, h, w) + shift + (parts[1][:, :c] if len(parts) > 1 else 0)
         case Kind.DEPTHWISE:
             assert weight is not None
             gates = map.mode != Mode.NONE
             y = F.conv2d(x[:, : c * (1 + gates)], weight, bias, padding=map.inputs // 2, groups=c * (1 + gates))
             y = _activated(y[:, :c], map.mode) * y[:, c:] if gates else y
-        case Kind.GATE:
-            y = _activated(x[:, :c], map.mode) * parts[1][:, :c]
         case Kind.ACTIVATE:
             y = _activated(x[:, :c], map.mode)
-        case Kind.ADD:
-            y = x[:, :c] + parts[1][:, :c]
+        case Kind.GATE | Kind.ADD | Kind.JOIN | Kind.GRAM:
+            y = _of_two(map, x, parts[1])
         case Kind.AFFINE:
             scale = (
                 weight[:, None, None] if weight is not None else 1 if matrices is None else matrices[..., None, None]
             )
             y = x[:, :c] * scale + shift
-        case Kind.GRAM:
-            k = parts[1][:, : map.mode * map.inputs].reshape(n, map.mode, map.inputs, h * w)
-            y = (x[:, :c].reshape(n, map.mode, -1, h * w) @ k.mT).flatten(1)
         case _:
             y = (x[:, :c] ** (1 + map.mode)).sum((2, 3))
     return y
+
+
+def _of_two(map: Map, x: Tensor, other: Tensor) -> Tensor:
+    n, c, h, w = map.shape
+    if map.kind == Kind.GATE:
+        return _activated(x[:, :c], map.mode) * other[:, :c]
+    if map.kind == Kind.ADD:
+        return x[:, :c] + other[:, :c]
+    if map.kind == Kind.JOIN:
+        return torch.cat((x[:, : map.inputs], other[:, : c - map.inputs]), 1)
+    k = other[:, : map.mode * map.inputs].reshape(n, map.mode, map.inputs, h * w)
+    return (x[:, :c].reshape(n, map.mode, -1, h * w) @ k.mT).flatten(1)
 
 
 def _activated(x: Tensor, mode: int) -> Tensor:

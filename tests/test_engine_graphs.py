@@ -133,6 +133,17 @@ def written(y: Tensor) -> Tensor:
     return z
 
 
+def attention_of_one_head(m: Any, x: Tensor) -> Tensor:
+    y = m.first(x)
+    q, k, v = m.qkv(y).flatten(2).chunk(3, 1)
+    return y + m.out((torch.softmax(q @ k.mT * m.temperature[0] / 50, -1) @ v).view(y.shape))
+
+
+def side_by_side(m: Any, x: Tensor) -> Tensor:
+    y = m.first(x)
+    return m.out(torch.cat((y, m.out(y), x), 1)[:, 5:13]) + m.out(torch.cat((y[:, 2:4], m.out(y)[:, 2:8]), -3))
+
+
 NETWORKS: dict[str, Callable[..., Any]] = {
     "an output that is the input": lambda m, x: (x, m.out(m.first(x))),
     "a dictionary": lambda m, x: {"map": m.out(m.first(x)), "mean": m.first(x).mean((2, 3)), "three": 3},
@@ -169,6 +180,9 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "sum in double": lambda m, x: m.out(m.first(x)).sum((2, 3), dtype=torch.float64),
     "tanh gelu": lambda m, x: m.out(F.gelu(m.out(m.first(x)), approximate="tanh")),
     "made inside": made_inside,
+    "attention of one head": attention_of_one_head,
+    "side by side": side_by_side,
+    "rows side by side": lambda m, x: m.out(torch.cat((m.first(x), m.out(m.first(x))), 2)),
     "a weight for a matrix": a_weight_for_a_matrix,
 }
 

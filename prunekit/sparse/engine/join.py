@@ -18,21 +18,21 @@ def join(found: Found, needed: Needs) -> None:
     """Rewrite the maps that are needed.
 
     Scales and shifts of channels become part of what makes the map; a gate activates its first operand itself; a
-    depthwise convolution gates its own two halves; a 1x1 convolution adds what is added to it; a depthwise convolution
-    whose channels are read in separate parts becomes one for each part.
+    depthwise convolution gates its own two halves; a product adds what is added to it; a convolution rectifies; what
+    attention multiplies with and the 1x1 convolution after it become one matrix; a depthwise convolution whose
+    channels are read in separate parts becomes one for each part.
     """
     for map in list(needed.maps):
         while map in needed.maps and map.kind == Kind.AFFINE and _scale(map, found, needed):
             pass
-    for map in list(needed.maps):
-        if map.kind == Kind.GATE:
-            _activate(map, found, needed)
-            _gate(map, found, needed)
-        elif map.kind == Kind.ADD:
-            _add(map, found, needed)
-    for map in list(needed.maps):
-        if map.kind == Kind.DEPTHWISE and map.mode == Mode.NONE:
-            _part(map, found, needed)
+    for rules in (
+        {Kind.GATE: (_activate, _gate), Kind.ADD: (_add,)},
+        {Kind.ACTIVATE: (_rectify,), Kind.SPARSE: (_multiply,)},
+        {Kind.DEPTHWISE: (_part,)},
+    ):
+        for map in list(needed.maps):
+            for rule in rules.get(map.kind, ()):
+                rule(map, found, needed)
 
 
 def _scale(map: Map, found: Found, needed: Needs) -> bool:
@@ -45,11 +45,9 @@ def _scale(map: Map, found: Found, needed: Needs) -> bool:
     scale_c = ones_c if map.weight is None else map.weight.double()
     weight = ones_c if first.weight is None else first.weight.double()
     bias_c, shift_c = (0 * ones_c if part is None else part.double() for part in (first.bias, map.bias))
+    _absorb(first, map, found, needed)
     map.weight = (weight * scale_c.view(-1, *[1] * (weight.dim() - 1))).float()
     map.bias = (bias_c * scale_c + shift_c).float()
-    map.kind, map.operands, map.mode = first.kind, first.operands, first.mode
-    map.inputs, map.epsilon = first.inputs, first.epsilon
-    _absorb(first, map, found, needed)
     return True
 
 
@@ -67,7 +65,7 @@ def _activate(map: Map, found: Found, needed: Needs) -> None:
         if map.mode == Mode.IDENTITY and first.kind == Kind.ACTIVATE and _only(first, map, needed, beside=other):
             below, offset = first.operands[0]
             map.operands, map.mode = ((below, offset + start), other), first.mode
-            _absorb(first, map, found, needed)
+            _forget(first, map, found, needed)
             return
 
 
@@ -76,24 +74,51 @@ def _gate(map: Map, found: Found, needed: Needs) -> None:
     (a, at), (b, half) = map.operands
     halves = a is b and (at, half, a.channels) == (0, map.channels, 2 * map.channels)
     if halves and a.kind == Kind.DEPTHWISE and a.mode == Mode.NONE and _only(a, map, needed):
-        map.kind, map.operands = Kind.DEPTHWISE, a.operands
-        map.inputs, map.weight, map.bias = a.inputs, a.weight, a.bias
+        mode = map.mode
         _absorb(a, map, found, needed)
+        map.mode = mode
 
 
 def _add(map: Map, found: Found, needed: Needs) -> None:
-    """Let a 1x1 convolution add."""
+    """Let a product add."""
     for (first, start), other in (map.operands, map.operands[::-1]):
         whole = start == 0 and first.channels == map.channels and len(first.operands) == 1
-        if first.kind == Kind.SPARSE and whole and _only(first, map, needed, beside=other):
-            map.kind, map.operands = Kind.SPARSE, (first.operands[0], other)
-            map.inputs, map.weight, map.bias = first.inputs, first.weight, first.bias
+        if first.kind in {Kind.SPARSE, Kind.DENSE} and whole and _only(first, map, needed, beside=other):
             _absorb(first, map, found, needed)
+            map.operands = (first.operands[0], other)
             return
+
+
+def _rectify(map: Map, found: Found, needed: Needs) -> None:
+    """Let a convolution rectify what it makes."""
+    (first, start), relu = map.operands[0], map.mode == Mode.RELU
+    whole = (start, first.channels) == (0, map.channels)
+    if relu and first.kind == Kind.SPARSE and whole and _only(first, map, needed):
+        _absorb(first, map, found, needed)
+        map.mode = Mode.RELU
+
+
+def _multiply(map: Map, found: Found, needed: Needs) -> None:
+    """Let a matrix of torch's making that a 1x1 convolution follows be multiplied with its weights."""
+    first, start = map.operands[0]
+    one = first.kind == Kind.DENSE and first.source is not None and first.mode == 1 and map.mode == Mode.IDENTITY
+    if not one or map.weight is None or (start, first.channels) != (0, map.inputs) or map.channels > first.channels:
+        return
+    if (
+        map.weight.shape[2] == 1
+        and map.bias is None
+        and _only(first, map, needed, beside=(map.operands[1:] or (None,))[0])
+    ):
+        weight_mk, order, added = map.weight.flatten(1), first.order, map.operands[1:]
+        _absorb(first, map, found, needed)
+        map.operands = (first.operands[0], *added)
+        map.order = lambda value: weight_mk @ (order(value) if order else value)
 
 
 def _part(map: Map, found: Found, needed: Needs) -> None:
     """Make a depthwise convolution for each part that is read of one, if the parts do not overlap."""
+    if map.mode != Mode.NONE:
+        return
     ranges = {
         (start, channels_read(other, place))
         for other in needed.maps
@@ -157,6 +182,13 @@ def _only(map: Map, reader: Map, needed: Needs, beside: tuple[Map, int] | None =
 
 
 def _absorb(map: Map, into: Map, found: Found, needed: Needs) -> None:
+    """Let a map do what made the one that it reads, and forget that one."""
+    for part in ("kind", "operands", "mode", "inputs", "weight", "bias", "epsilon", "source", "order"):
+        setattr(into, part, getattr(map, part))
+    _forget(map, into, found, needed)
+
+
+def _forget(map: Map, into: Map, found: Found, needed: Needs) -> None:
     """Forget a map that has become part of another one."""
     found.origin[into] = found.origin[into] | found.origin[map]
     del needed.maps[map]

@@ -1,4 +1,4 @@
-"""Layout: operators that only look at a map in another way: no number changes."""
+"""Layout: operators that only look at maps in another way, or put them side by side: no number changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from torch.fx import Node
 
 from prunekit.sparse.engine.found import Found, Rule, aten, operands
-from prunekit.sparse.engine.views import View, narrow, permute, reshape
+from prunekit.sparse.engine.maps import Kind
+from prunekit.sparse.engine.views import View, narrow, permute, reshape, whole
 
 
 def _moved(found: Found, node: Node) -> View | None:
@@ -68,6 +69,23 @@ def _item(found: Found, node: Node) -> View | None:
     return None
 
 
+def _joined(found: Found, node: Node) -> View | None:
+    """Channels of maps after one another."""
+    parts, dim = operands(node)[0], (*operands(node)[1:], 0)[0]
+    views = [found.standard(part) for part in parts]
+    if dim not in {1, -3} or len({part.meta["val"].shape[2:] for part in parts}) > 1:
+        return None
+    made = views[0]
+    for view in views[1:]:
+        if made is None or view is None:
+            return None
+        channels = made.channels + view.channels
+        joined = found.new(made, Kind.JOIN, [made, view], channels, inputs=made.channels)
+        made = View(joined.map, 0, whole(joined.map.shape, channels))
+        found.origin[made.map] = {node}
+    return made
+
+
 LAYOUT: dict[Any, Rule] = {
     **dict.fromkeys(
         (
@@ -82,4 +100,5 @@ LAYOUT: dict[Any, Rule] = {
     aten.slice.Tensor: _sliced,
     aten.select.int: _selected,
     operator.getitem: _item,
+    aten.cat.default: _joined,
 }

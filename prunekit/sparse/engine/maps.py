@@ -13,7 +13,7 @@ from torch.fx import Node
 
 
 class Kind(IntEnum):
-    """Operators on maps; the numbers are those of ``bands.h``."""
+    """Operators on maps; the numbers are those of ``bands.h``, where a JOIN is two AFFINE."""
 
     LOAD = 0
     STORE = 1
@@ -27,6 +27,7 @@ class Kind(IntEnum):
     AFFINE = 9
     GRAM = 10
     SUM = 11
+    JOIN = 12
 
 
 class Mode(IntEnum):
@@ -52,10 +53,10 @@ class Map:
         kind: LOAD for what comes from elsewhere.
         shape: of the map; of a sink, of what it reads.
         operands: maps and the first channel that is read of each.
-        mode: activation of ACTIVATE, GATE and DEPTHWISE (which then multiplies its halves, as a gate does), heads of
-            DENSE and GRAM, 1 for a SUM of squares.
-        inputs: channels read, of one head (SPARSE, DENSE), channels of a head of the second operand (GRAM), rows and
-            columns of the kernel (DEPTHWISE).
+        mode: activation of ACTIVATE, GATE, SPARSE (none or RELU, of its result) and DEPTHWISE (which then
+            multiplies its halves, as a gate does), heads of DENSE and GRAM, 1 for a SUM of squares.
+        inputs: channels read, of one head (SPARSE, DENSE), channels of a head of the second operand (GRAM), channels of
+            the first operand (JOIN), rows and columns of the kernel (DEPTHWISE).
         weight: constants of the layer.
         bias: likewise.
         epsilon: of NORM.
@@ -83,7 +84,7 @@ class Map:
     @property
     def adds(self) -> bool:
         """Whether it is a sum of maps."""
-        return self.kind == Kind.ADD or (self.kind == Kind.SPARSE and len(self.operands) > 1)
+        return self.kind == Kind.ADD or (self.kind in {Kind.SPARSE, Kind.DENSE} and len(self.operands) > 1)
 
     @property
     def size(self) -> int:

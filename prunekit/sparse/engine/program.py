@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunekit.sparse.engine.maps import SINKS, Kind, Map
 from prunekit.sparse.engine.rings import LANES, TILE, Cut, Layout
-from prunekit.sparse.engine.stages import Chain, reads
+from prunekit.sparse.engine.stages import Chain, channels_read, reads
 from prunekit.sparse.native import library
 
 WIDEST = 2048
@@ -29,9 +29,9 @@ class _Ring(ctypes.Structure):
 
 class _Op(ctypes.Structure):
     _fields_ = [
-        *fields(ctypes.c_int32, "kind mode halo channels a a_at b b_at to to_at tensor size kernel inputs"),
+        *fields(ctypes.c_int32, "kind mode halo channels a a_at b b_at to to_at tensor size kernel inputs columns"),
         *fields(ctypes.c_float, "epsilon"),
-        *fields(ctypes.c_int64, "row plane"),
+        *fields(ctypes.c_int64, "flat row plane"),
         *fields(ctypes.c_void_p, "weight bias rows offset value row_bias"),
     ]
 
@@ -105,7 +105,7 @@ class Program:
                 at = {"a_at": low - base, "to": self._ring[map], "halo": self._layout.halo[map]}
                 yield _Op(kind=Kind.LOAD, channels=high - low, **at, **self._lies(map))
         for map in chain.maps:
-            yield self._op_of(map)
+            yield from self._join(map) if map.kind == Kind.JOIN else [self._op_of(map)]
             if map in self._stored and rings[map].rows:
                 low, high = self._stored[map]
                 yield _Op(kind=Kind.STORE, channels=high - low, a=self._ring[map], a_at=low, **self._lies(map))
@@ -138,17 +138,28 @@ class Program:
             op.mode, op.size = max(map.mode, 1), map.channels * map.inputs
         return op
 
+    def _join(self, map: Map) -> Iterator[_Op]:
+        """Copy one map's channels, then the other's."""
+        rings, at = self._layout.rings, 0
+        for place, (operand, start) in enumerate(map.operands):
+            channels = channels_read(map, place)
+            a, to = {"a": self._ring[operand], "a_at": start - rings[operand].first}, self._ring[map]
+            halo, to_at = self._layout.halo[map], at - rings[map].first
+            yield _Op(kind=Kind.AFFINE, channels=channels, halo=halo, b=-1, to=to, to_at=to_at, tensor=-1, **a)
+            at += channels
+
     def _sparse(self, op: _Op, map: Map) -> None:
         """Put the non-zeros into the order in which the kernel comes across them."""
         assert map.weight is not None
         m, k, i, j = map.weight.nonzero(as_tuple=True)
         op.kernel = kernel = map.weight.shape[2]
-        # Column by column where tiles are neighbours, in all items: strips at a border are narrower than those inside.
-        op.mode = int(kernel == 3 and self._layout.span % TILE == 0 and self._layout.edge == 0)
-        groups, group = (9, (m * 3 + j) * 3 + i) if op.mode else (kernel, m * kernel + i)
-        offset = k * self._layout.rings[map.operands[0][0]].pitch + (0 if op.mode else j - kernel // 2)
-        starts = torch.zeros(map.channels * groups + 1, dtype=torch.int32)
-        starts[1:] = torch.bincount(group, minlength=map.channels * groups).cumsum(0)
+        op.columns, op.flat = int(self._layout.by_columns(map)), self._layout.flat
+        pitch = self._layout.rings[map.operands[0][0]].pitch
+        # Column by column, each offset with its row, which is added when the rows are known: one loop for a column.
+        group = m * kernel + (j if op.columns else i)
+        offset = k * pitch * 4 + i if op.columns else k * pitch + j - kernel // 2
+        starts = torch.zeros(map.channels * kernel + 1, dtype=torch.int32)
+        starts[1:] = torch.bincount(group, minlength=len(starts) - 1).cumsum(0)
         order = group.argsort(stable=True)
         op.rows, op.offset = self._hold(starts), self._hold(offset[order].to(torch.int32))
         op.value = self._hold(map.weight[m, k, i, j][order])

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import torch
+
 from prunekit.sparse.engine.maps import SINKS, Kind, Map
 from prunekit.sparse.engine.memory import Span, pack
 from prunekit.sparse.engine.stages import Chain
@@ -97,7 +99,13 @@ class Layout:
         places, floats = pack(self._spans)
         for map, ring in rings.items():
             self.rings[map] = replace(ring, at=places[map])
+        self.flat = floats
+        floats += max((_non_zeros(map) for map in chain.maps if self.by_columns(map)), default=0)
         self.scratch = -(-(floats + LANES) // LANES) * LANES
+
+    def by_columns(self, map: Map) -> bool:
+        """Return whether a product goes column by column of its kernel: where rows are long."""
+        return map.kind == Kind.SPARSE and reach(map) == 1 and self.span >= TILE
 
     def _whole(self, map: Map, chain: Chain, inputs: Mapping[Map, Any], stored: Mapping[Map, Any], strips: int) -> bool:
         """Return whether operators read or write the map in the memory between chains, without a ring.
@@ -123,6 +131,10 @@ def halos(chain: Chain, inputs: Mapping[Map, Any]) -> dict[Map, int]:
         for operand, _ in map.operands:
             halo[operand] = max(halo[operand], halo[map] + reach(map))
     return halo
+
+
+def _non_zeros(map: Map) -> int:
+    return 0 if map.weight is None else int(torch.count_nonzero(map.weight))
 
 
 def _readers(map: Map, chain: Chain) -> list[Map]:

@@ -174,6 +174,8 @@ def channels_read(map: Map, place: int) -> int:
     """Return how many channels of its operand number ``place`` a map reads."""
     if map.kind in {Kind.SPARSE, Kind.DENSE} and place == 0:
         return map.inputs * (max(map.mode, 1) if map.kind == Kind.DENSE else 1)
+    if map.kind == Kind.JOIN:
+        return map.channels - map.inputs if place else map.inputs
     if map.kind == Kind.GRAM and place == 1:
         return map.inputs * map.mode
     if map.kind == Kind.DEPTHWISE and map.mode != Mode.NONE:

@@ -20,14 +20,16 @@ typedef struct {
 } ring;
 
 typedef struct {
-    int32_t kind, mode;      /* an activation; DENSE, GRAM: heads; SUM: 1 for squares; SPARSE: 1 for `sparse_three` */
+    int32_t kind, mode;      /* an activation; DENSE, GRAM: heads; SUM: 1 for squares */
     int32_t halo;            /* rows that must be done beyond those that the band is to finish */
     int32_t channels;        /* of the result */
     int32_t a, a_at, b, b_at, to, to_at; /* rings and first channels of operands and result; b: -1 for none */
     int32_t tensor, size;    /* STORE, LOAD, DENSE, AFFINE, sinks: which tensor of the call; floats of it for one image */
     int32_t kernel;          /* SPARSE, DEPTHWISE: rows and columns of the kernel */
     int32_t inputs;          /* SPARSE, DENSE: channels read, of one head */
+    int32_t columns;         /* SPARSE: 1 where the non-zeros are in order of the kernel's column, for `band_three` */
     float epsilon;
+    int64_t flat;            /* SPARSE by columns: room for its offsets, floats from the start of the scratch memory */
     int64_t row, plane;      /* LOAD, STORE: floats from row to row and from channel to channel of the tensor */
     const float *weight, *bias;
     sparse w;

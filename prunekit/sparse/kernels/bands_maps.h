@@ -1,9 +1,6 @@
 /* What happens to each map of a band on its own, or to the channels of one pixel. */
 #include "bands.h"
 
-/* mask is all ones or all zeros in each lane */
-#define CHOOSE(mask, a, b) (vec)(((lanes)(a) & (mask)) | ((lanes)(b) & ~(mask)))
-
 /* x times the normal distribution function: a polynomial of degree 13 in x^2 on -5 .. 5, whose largest error is 2e-7,
  * fitted to erf by weighted least squares; outside, the function is 0 or 1 to single precision. */
 static inline __attribute__((always_inline)) vec gelu(vec x)

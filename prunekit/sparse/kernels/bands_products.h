@@ -1,18 +1,27 @@
 /* Products within a band: sparse and dense matrices with the channels of a pixel, and the products of maps. */
 #include "bands.h"
 
+/* A product's result, activated: only this costs too little for a pass of its own. */
+static inline vec rectified(vec x, int mode)
+{
+    vec none = {0};
+    return mode == RELU ? CHOOSE(x < none, none, x) : x;
+}
+
 /* y[m][t] = bias[m] + more[m][t] + sum over i, j of value[j] * x[i][offset[j] + t], for up to four units t that may
  * lie anywhere: x[i] has the rows that row i of the kernel looks at, and w->rows where its non-zeros of output m begin. */
-static inline __attribute__((always_inline)) void sparse_some(int count, const sparse *w, int kernel, int outputs,
-                                                              float *const (*x)[4], float *const *more, ptrdiff_t more_pitch,
-                                                              float *const *y, ptrdiff_t pitch)
+static inline __attribute__((always_inline)) void sparse_some(int count, const op *o, float *const (*x)[4],
+                                                              float *const *more, ptrdiff_t more_pitch, float *const *y,
+                                                              ptrdiff_t pitch)
 {
-    const int32_t *rows = w->rows;
+    const sparse w = o->w; /* a copy, which no result can overwrite */
+    const int kernel = o->kernel, outputs = o->channels, mode = o->mode;
+    const int32_t *rows = w.rows;
     for (ptrdiff_t m = 0; m < outputs; m++) {
         vec sum[4][VECTORS];
         for (int t = 0; t < count; t++)
             for (int v = 0; v < VECTORS; v++) {
-                sum[t][v] = SPREAD(w->bias[m]);
+                sum[t][v] = SPREAD(w.bias[m]);
                 if (more)
                     sum[t][v] += READ(more[t] + m * more_pitch + v * LANES);
             }
@@ -23,56 +32,90 @@ static inline __attribute__((always_inline)) void sparse_some(int count, const s
             for (int32_t j = rows[0]; j < rows[1]; j++)
                 for (int t = 0; t < count; t++)
                     for (int v = 0; v < VECTORS; v++)
-                        sum[t][v] += w->value[j] * READ(from[t] + w->offset[j] + v * LANES);
+                        sum[t][v] += w.value[j] * READ(from[t] + w.offset[j] + v * LANES);
         }
         for (int t = 0; t < count; t++)
             for (int v = 0; v < VECTORS; v++)
-                AT(y[t] + m * pitch + v * LANES) = sum[t][v];
+                AT(y[t] + m * pitch + v * LANES) = rectified(sum[t][v], mode);
     }
 }
 
 #define SPARSE_SOME(name, count)                                                                                       \
-    static void name(const sparse *w, int kernel, int outputs, float *const (*x)[4], float *const *more,               \
-                     ptrdiff_t more_pitch, float *const *y, ptrdiff_t pitch)                                           \
+    static void name(const op *o, float *const (*x)[4], float *const *more, ptrdiff_t more_pitch, float *const *y,     \
+                     ptrdiff_t pitch)                                                                                  \
     {                                                                                                                  \
-        sparse_some(count, w, kernel, outputs, x, more, more_pitch, y, pitch);                                         \
+        sparse_some(count, o, x, more, more_pitch, y, pitch);                                                          \
     }
 SPARSE_SOME(sparse_one, 1)
 SPARSE_SOME(sparse_two, 2)
 SPARSE_SOME(sparse_of_three, 3)
 SPARSE_SOME(sparse_four, 4)
 
-/* The same for a kernel of three rows and columns and units that are neighbours. The non-zeros of an output are in
- * order of the kernel's column, then row: what one column adds up is read as it lies, and shifted once. */
-static void sparse_three(const sparse *w, int outputs, float *const (*x)[4], float *const *more, ptrdiff_t more_pitch,
-                         float *y, ptrdiff_t pitch)
+/* sum[v] = sum over j of value[j] * from[flat[j]], in vectors that are neighbours */
+static inline __attribute__((always_inline)) void column_sum(int count, const float *value, const int32_t *flat,
+                                                             const int32_t *rows, const float *from, vec *sum)
 {
-    enum { wide = TILE / LANES };
-    const int32_t *rows = w->rows;
-    for (ptrdiff_t m = 0; m < outputs; m++, y += pitch) {
-        vec sum[3][wide + 1];
-        for (int column = 0; column < 3; column++) {
-            vec s[wide + 1] = {{0}};
-            for (int i = 0; i < 3; i++, rows++) {
-                const float *from = x[i][0] - (column == 0 ? LANES : 0);
-                for (int32_t j = rows[0]; j < rows[1]; j++) {
-                    const float *p = from + w->offset[j];
-                    float value = w->value[j];
-                    for (int v = 0; v < wide; v++)
-                        s[v] += value * READ(p + v * LANES);
-                    if (column != 1)
-                        s[wide] += value * READ(p + TILE);
-                }
-            }
-            for (int v = 0; v <= wide; v++)
-                sum[column][v] = s[v];
-        }
-        for (int v = 0; v < wide; v++) {
-            vec total = sum[1][v] + LEFT(sum[0][v], sum[0][v + 1]) + RIGHT(sum[2][v], sum[2][v + 1]);
-            total += SPREAD(w->bias[m]);
+    for (int v = 0; v < count; v++)
+        sum[v] = SPREAD(0.0f);
+    for (int32_t j = rows[0]; j < rows[1]; j++)
+        for (int v = 0; v < count; v++)
+            sum[v] += value[j] * READ(from + flat[j] + v * LANES);
+}
+
+/* The same for a kernel of three rows and columns and vectors that are neighbours. The non-zeros of an output are in
+ * order of the kernel's column: what one column adds up is read as it lies, and shifted once. flat: see `flatten`. */
+static inline __attribute__((always_inline)) void sparse_three(int count, const op *o, const int32_t *flat, const float *x,
+                                                               const float *more, ptrdiff_t more_pitch, float *y,
+                                                               ptrdiff_t pitch)
+{
+    const sparse w = o->w;
+    const int outputs = o->channels, mode = o->mode;
+    const int32_t *rows = w.rows;
+    for (ptrdiff_t m = 0; m < outputs; m++, y += pitch, rows += 3) {
+        vec left[9], middle[8], right[9];
+        column_sum(count + 1, w.value, flat, rows, x - LANES, left);
+        column_sum(count, w.value, flat, rows + 1, x, middle);
+        column_sum(count + 1, w.value, flat, rows + 2, x, right);
+        for (int v = 0; v < count; v++) {
+            vec sum = middle[v] + LEFT(left[v], left[v + 1]) + RIGHT(right[v], right[v + 1]) + SPREAD(w.bias[m]);
             if (more)
-                total += READ(more[v / VECTORS] + m * more_pitch + v % VECTORS * LANES);
-            AT(y + v * LANES) = total;
+                sum += READ(more + m * more_pitch + v * LANES);
+            AT(y + v * LANES) = rectified(sum, mode);
+        }
+    }
+}
+
+/* Where the inputs of all non-zeros lie, from the first of three rows on: an offset has the kernel's row in its last two
+ * bits, and the rows are somewhere in a ring. */
+static void flatten(const int32_t *offset, int32_t count, const float *const *x, int32_t *flat)
+{
+    int32_t second = (int32_t)(x[1] - x[0]), third = (int32_t)(x[2] - x[0]);
+    for (int32_t j = 0; j < count; j++) {
+        int32_t row = offset[j] & 3;
+        flat[j] = (offset[j] >> 2) + (row == 1 ? second : 0) + (row == 2 ? third : 0);
+    }
+}
+
+/* A kernel of three rows and columns: as many neighbours at a time as have their sums in registers. */
+static void band_three(const item *it, const op *o, int low, int high)
+{
+    int32_t *flat = (int32_t *)(it->scratch + o->flat);
+    ptrdiff_t more_pitch = o->b < 0 ? 0 : pitch_of(it, o->b), pitch = pitch_of(it, o->to);
+    for (int r = low; r < high; r++) {
+        const float *x[3], *more = o->b < 0 ? NULL : row_of(it, o->b, o->b_at, r);
+        float *y = row_of(it, o->to, o->to_at, r);
+        for (int i = 0; i < 3; i++)
+            x[i] = row_of(it, o->a, o->a_at, r + i - 1);
+        flatten(o->w.offset, o->w.rows[3 * o->channels], x, flat);
+        for (int at = 0, left = span(it) / LANES, here; left; left -= here, at += here * LANES) {
+            const float *others = more ? more + at : NULL;
+            here = left >= 8 ? 8 : left >= 4 ? 4 : 1;
+            if (here == 8)
+                sparse_three(8, o, flat, x[0] + at, others, more_pitch, y + at, pitch);
+            else if (here == 4)
+                sparse_three(4, o, flat, x[0] + at, others, more_pitch, y + at, pitch);
+            else
+                sparse_three(1, o, flat, x[0] + at, others, more_pitch, y + at, pitch);
         }
     }
 }
@@ -86,10 +129,10 @@ enum { DOWN = 4, ACROSS = 2 };
 enum { DOWN = 4, ACROSS = 4 };
 #endif
 
-/* y[m][t] = bias[m] + sum of weight[m][k] * x[k][t], DOWN rows m and ACROSS vectors t at a time */
+/* y[m][t] = bias[m] + more[m][t] + sum of weight[m][k] * x[k][t], DOWN rows m and ACROSS vectors t at a time */
 static inline __attribute__((always_inline)) void dense_some(const float *weight, const float *bias, int inputs, int outputs,
-                                                             const float *const *x, ptrdiff_t x_pitch, float *const *y,
-                                                             ptrdiff_t pitch)
+                                                             float *const *x, ptrdiff_t x_pitch, float *const *more,
+                                                             ptrdiff_t more_pitch, float *const *y, ptrdiff_t pitch)
 {
     for (int m = 0; m < outputs; m += DOWN) {
         const float *w[DOWN];
@@ -97,8 +140,11 @@ static inline __attribute__((always_inline)) void dense_some(const float *weight
         for (int i = 0; i < DOWN; i++) {
             int row = least(m + i, outputs - 1);
             w[i] = weight + (ptrdiff_t)row * inputs;
-            for (int j = 0; j < ACROSS; j++)
+            for (int j = 0; j < ACROSS; j++) {
                 sum[i][j] = SPREAD(bias ? bias[row] : 0.0f);
+                if (more)
+                    sum[i][j] += READ(more[j] + row * more_pitch);
+            }
         }
         for (int k = 0; k < inputs; k++) {
             vec v[ACROSS];
@@ -114,19 +160,11 @@ static inline __attribute__((always_inline)) void dense_some(const float *weight
     }
 }
 
-/* The same for four units */
-static void dense_four(const float *weight, const float *bias, int inputs, int outputs, float *const *x,
-                       ptrdiff_t x_pitch, float *const *y, ptrdiff_t pitch)
+/* ACROSS vectors of four units, from vector `first` on */
+static void across(float *const *units, int first, float **vectors)
 {
-    for (int first = 0; first < 4 * VECTORS; first += ACROSS) {
-        const float *from[ACROSS];
-        float *to[ACROSS];
-        for (int j = 0; j < ACROSS; j++) {
-            int v = first + j;
-            from[j] = x[v / VECTORS] + v % VECTORS * LANES, to[j] = y[v / VECTORS] + v % VECTORS * LANES;
-        }
-        dense_some(weight, bias, inputs, outputs, from, x_pitch, to, pitch);
-    }
+    for (int j = 0; j < ACROSS; j++)
+        vectors[j] = units[(first + j) / VECTORS] + (first + j) % VECTORS * LANES;
 }
 
 /* Point at the next four units of a ring's rows low .. ; where fewer are left, the last one is taken again. */
@@ -150,28 +188,33 @@ static void band_sparse(const item *it, const op *o, int low, int high)
         four(it, o->to, o->to_at, low, at, count, y);
         if (more)
             four(it, o->b, o->b_at, low, at, count, some);
-        if (o->mode)
-            sparse_three(&o->w, o->channels, x, more, more_pitch, y[0], pitch);
-        else
-            (count - at == 1   ? sparse_one
-             : count - at == 2 ? sparse_two
-             : count - at == 3 ? sparse_of_three
-                               : sparse_four)(&o->w, kernel, o->channels, x, more, more_pitch, y, pitch);
+        (count - at == 1   ? sparse_one
+         : count - at == 2 ? sparse_two
+         : count - at == 3 ? sparse_of_three
+                           : sparse_four)(o, x, more, more_pitch, y, pitch);
     }
 }
 
 /* A matrix of the layer's own, or one for each image and head out of a tensor of the call. */
 static void band_dense(const item *it, const op *o, int low, int high)
 {
-    int count = (high - low) * (span(it) / UNIT), heads = o->mode, outputs = o->channels / heads;
+    int count = (high - low) * (span(it) / UNIT), heads = most(1, o->mode), outputs = o->channels / heads;
     const float *weight = o->weight ? o->weight : it->tensors[o->tensor] + (ptrdiff_t)it->image * o->size;
+    ptrdiff_t x_pitch = pitch_of(it, o->a), more_pitch = o->b < 0 ? 0 : pitch_of(it, o->b), pitch = pitch_of(it, o->to);
     for (int at = 0; at < count; at += 4)
         for (int h = 0; h < heads; h++) {
-            float *x[4], *y[4];
+            const float *own = weight + (ptrdiff_t)h * outputs * o->inputs;
+            float *x[4], *some[4], *y[4], *from[ACROSS], *more[ACROSS], *to[ACROSS];
             four(it, o->a, o->a_at + h * o->inputs, low, at, count, x);
             four(it, o->to, o->to_at + h * outputs, low, at, count, y);
-            dense_four(weight + (ptrdiff_t)h * outputs * o->inputs, o->bias, o->inputs, outputs, x,
-                       pitch_of(it, o->a), y, pitch_of(it, o->to));
+            if (o->b >= 0)
+                four(it, o->b, o->b_at + h * outputs, low, at, count, some);
+            for (int first = 0; first < 4 * VECTORS; first += ACROSS) {
+                across(x, first, from), across(y, first, to);
+                if (o->b >= 0)
+                    across(some, first, more);
+                dense_some(own, o->bias, o->inputs, outputs, from, x_pitch, o->b < 0 ? NULL : more, more_pitch, to, pitch);
+            }
         }
 }
 

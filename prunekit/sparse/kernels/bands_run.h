@@ -68,7 +68,7 @@ static void apply(const item *it, const op *o, int low, int high)
     case LOAD: load(it, o, low, high); break;
     case STORE: store(it, o, low, high); break;
     case NORM: band_norm(it, o, low, high); break;
-    case SPARSE: band_sparse(it, o, low, high); break;
+    case SPARSE: (o->columns ? band_three : band_sparse)(it, o, low, high); break;
     case DENSE: band_dense(it, o, low, high); break;
     case DEPTHWISE: band_depthwise(it, o, low, high); break;
     case GRAM: band_gram(it, o, low, high, sums(it, o)); break;

@@ -41,14 +41,13 @@ static inline vec exponential(vec x)
 {
     static const float c[] = {1.0f, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040};
     lanes tiny = x < -87.0f;
-    vec least_ = SPREAD(-87.0f), none = {0};
-    vec y = (vec)(((lanes)least_ & tiny) | ((lanes)x & ~tiny));
+    vec none = {0}, y = CHOOSE(tiny, SPREAD(-87.0f), x);
     lanes n = __builtin_convertvector(y * 1.44269504f - 0.5f, lanes); /* towards zero: to the nearest */
     vec whole = __builtin_convertvector(n, vec), r = y - whole * 0.693359375f + whole * 2.12194440e-4f, p = SPREAD(c[7]);
     for (int i = 6; i >= 0; i--)
         p = p * r + c[i];
     p *= (vec)((n + 127) << 23);
-    return (vec)(((lanes)none & tiny) | ((lanes)p & ~tiny));
+    return CHOOSE(tiny, none, p);
 }
 
 /* Up to LANES numbers, and minus infinity beyond them */
@@ -66,8 +65,7 @@ static void softmax_row(const float *x, float *y, int64_t n)
     vec v = SPREAD(-__builtin_inff());
     for (int64_t i = 0; i < n; i += LANES) {
         vec next = some(x + i, n - i);
-        lanes more = next > v;
-        v = (vec)(((lanes)next & more) | ((lanes)v & ~more));
+        v = CHOOSE(next > v, next, v);
     }
     float top = v[0], sum = 0;
     for (int i = 1; i < LANES; i++)

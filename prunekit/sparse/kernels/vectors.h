@@ -46,6 +46,9 @@ typedef int32_t lanes __attribute__((vector_size(4 * LANES)));
 /* One number in every lane */
 #define SPREAD(s) ((vec){0} + (s))
 
+/* mask is all ones or all zeros in each lane */
+#define CHOOSE(mask, a, b) (vec)(((lanes)(a) & (mask)) | ((lanes)(b) & ~(mask)))
+
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int most(int a, int b) { return a > b ? a : b; }
 
