@@ -1,10 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from prunekit.sparse.engine import build as building
+from prunekit.sparse.engine.plan import Plan
+from prunekit.sparse.engine.tune import Memo
 from prunekit.sparse.native import LEVELS, library
 
 torch.set_num_threads(1)  # so that timings and bits do not depend on what else the machine does
@@ -25,3 +31,10 @@ def every_copy(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.skip("not on this machine")
     yield
     library().pk_machine(LEVELS[0])
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module, Tensor], Plan]:
+    """Returns a function that makes a plan with all that the kernels know on the kernels."""
+    monkeypatch.setattr(building, "GAIN", math.inf)
+    return lambda model, x: building.build(model, x, Memo(tmp_path))

@@ -49,20 +49,20 @@ def check(case: Case, tolerance: float = 1e-5) -> None:
 
 @every_operator
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_any_operator(kind: Kind, data: st.DataObject) -> None:
     check(data.draw(cases([kind], 1)))
 
 
 @given(case=cases(OPERATORS, 6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_chain(case: Case) -> None:
     check(case, 1e-4)
 
 
 @every_operator
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_infinity_and_nan_go_where_they_go_in_torch(kind: Kind, data: st.DataObject) -> None:
     """Where weights are zero, SPARSE differs from torch: there is nothing that could be multiplied."""
     case = data.draw(cases([kind], 1))
@@ -73,7 +73,7 @@ def test_infinity_and_nan_go_where_they_go_in_torch(kind: Kind, data: st.DataObj
 
 
 @given(case=cases(OPERATORS, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_bits_do_not_depend_on_the_threads(case: Case) -> None:
     results = [run(replace(case, threads=threads)) for threads in (1, 2, 3)]
     for map, one in results[0].items():

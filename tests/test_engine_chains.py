@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from spelling import (
     NORMS,
     agree,
@@ -27,21 +26,33 @@ from torch import Tensor, nn
 
 from prunekit.sparse.engine import build as building
 from prunekit.sparse.engine.plan import Plan
-from prunekit.sparse.engine.tune import Memo
 from prunekit.sparse.native import kernels
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
 
 
-@pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module, Tensor], Plan]:
-    """Returns a function that makes a plan with all that the kernels know on the kernels."""
-    monkeypatch.setattr(building, "GAIN", math.inf)
-    return lambda model, x: building.build(model, x, Memo(tmp_path))
-
-
 def kinds(made: Plan) -> list[str]:
     return [" ".join(map.kind.name for map in chain.maps) for chain in made.chains]
+
+
+def test_what_attention_makes_of_its_sums_takes_no_call_of_torch(plan: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.first(x)
+        q, k, v = m.qkv(y).flatten(2).chunk(3, 1)
+        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * m.temperature[0]
+        return y + m.out((scores.softmax(-1) @ v).view(y.shape))
+
+    made = plan(block(forward), image(2, 3, 8, 9))
+    assert kinds(made) == ["SPARSE SUM SUM GRAM", "DENSE"]  # which has the weights of the last convolution in it
+    assert [node.target for node in made.operators] == [torch.ops.aten.convolution.default]  # the first, which is dense
+
+
+def test_rectified_sums_and_maps_side_by_side_have_no_pass_of_their_own(
+    plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "_choose_dense", lambda needed, memo: None)
+    model = block(lambda m, x: m.out(torch.cat((F.relu(m.out(m.first(x)) + m.first(x)), x), 1)[:, :8]))
+    assert kinds(plan(model, image(1, 3, 8, 9))) == ["SPARSE JOIN SPARSE"]
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -59,7 +59,7 @@ ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "with numbers": lambda a, b: (a * 2 + 1 - b) / 3 - 1,
     "norms": lambda a, b: (a * a).clamp_min(1e-2).rsqrt() * (b * b + 1).sqrt(),
 }
-SIZES = st.lists(st.sampled_from([1, 2, 3, 5, 16, 17, 33]), min_size=0, max_size=4)
+SIZES = st.lists(st.sampled_from([1, 2, 3, 5, 16, 17]), min_size=0, max_size=4)
 
 
 @given(data=st.data())

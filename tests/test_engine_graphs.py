@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,19 +23,9 @@ from spelling import (
 )
 from torch import Tensor, nn
 
-from prunekit.sparse.engine import build as building
-from prunekit.sparse.engine.plan import Plan
-from prunekit.sparse.engine.tune import Memo
 from prunekit.sparse.native import kernels
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
-
-
-@pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module, Tensor], Plan]:
-    """Returns a function that makes a plan with all that the kernels know on the kernels."""
-    monkeypatch.setattr(building, "GAIN", math.inf)
-    return lambda model, x: building.build(model, x, Memo(tmp_path))
 
 
 SIZES = [(1, 3, 16, 32), (2, 3, 17, 23), (3, 3, 9, 1), (1, 3, 1, 40), (1, 3, 1, 1)]

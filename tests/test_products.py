@@ -41,7 +41,7 @@ def error(found: Tensor, exact: Tensor) -> float:
     density=st.sampled_from([0.0, 0.1, 0.5, 1.0]), last=st.booleans(), block=st.sampled_from([64, 1000, 2**16]),
     seed=st.integers(0, 99),
 )  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_convolution(
     kernel: tuple[int, int],
     stride: tuple[int, int],
@@ -74,7 +74,7 @@ def test_any_convolution(
     tokens=st.lists(st.integers(1, 9), min_size=0, max_size=3), inputs=st.integers(1, 70), outputs=st.integers(1, 70),
     density=st.sampled_from([0.0, 0.1, 1.0]), bias=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_linear_layer(tokens: list[int], inputs: int, outputs: int, density: float, bias: bool, seed: int) -> None:
     torch.manual_seed(seed)
     layer = nn.Linear(inputs, outputs, bias=bias)

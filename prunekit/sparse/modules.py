@@ -28,6 +28,10 @@ class SparseLinear:
     def __reduce__(self) -> tuple[type[SparseLinear], tuple[nn.Linear]]:
         return SparseLinear, (self.layer,)
 
+    def forget(self) -> None:
+        """Give back the memory of what was made of the weights; the next call makes it again."""
+        self._product = None
+
     def __call__(self, input: Tensor) -> Tensor:
         """Return what the layer returns, to rounding."""
         fits = input.dim() > 0 and input.shape[-1] == self.layer.weight.shape[1] and input.numel() > 0
@@ -52,6 +56,11 @@ class SparseConv2d:
 
     def __reduce__(self) -> tuple[type[SparseConv2d], tuple[nn.Conv2d]]:
         return SparseConv2d, (self.layer,)
+
+    def forget(self) -> None:
+        """Give back the memory of what was made of the weights; the next call makes it again."""
+        self._product = None
+        self._plans.clear()
 
     @staticmethod
     def fits(layer: nn.Conv2d) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunekit.environment import trim_heap
 from prunekit.measure import evaluating
-from prunekit.sparse.engine.maps import density
+from prunekit.sparse.engine.maps import SPARSE_ENOUGH, density
 from prunekit.sparse.engine.planned import Planned, takes
 from prunekit.sparse.engine.tune import Memo
 from prunekit.sparse.modules import SparseConv2d, SparseLinear
@@ -22,9 +22,6 @@ from prunekit.sparse.native import kernels, missing
 
 GAIN = 0.95
 """A sparse layer is taken when it needs at most this share of the dense one's time."""
-SPARSE_ENOUGH = 0.5
-"""Layers of which more is left are not tried: no kernel here gains on them."""
-
 Layer = nn.Conv2d | nn.Linear
 Fast = SparseConv2d | SparseLinear
 
@@ -80,6 +77,8 @@ def compile(model: nn.Module, example: Any) -> nn.Module:
         planned = Planned(fast)
         if planned.prepare(example):
             fast.__dict__["forward"] = planned
+            for trial in trials:
+                trial.fast.forget()  # the plan has weights of its own
     trim_heap()  # of what was only measured
     return fast
 

@@ -13,6 +13,7 @@ from torch.fx import Node
 from prunekit.sparse.engine.found import Factor, Found, Gathered, Result, aten, operands
 from prunekit.sparse.engine.maps import Kind, Map
 from prunekit.sparse.engine.norms import mean as mean_over_channels
+from prunekit.sparse.engine.pointwise import Scales
 from prunekit.sparse.engine.views import Atom, Dim, View, axes
 
 
@@ -90,11 +91,12 @@ def _gram(found: Found, q: View, k: View, node: Node) -> Gathered | None:
 def _without_scale(view: View, shape: tuple[int, int, int]) -> tuple[tuple[Map, int], Factor | None]:
     """Return a factor of q or k's channels, which may as well come after the product: then both wait for nothing."""
     made = view.map
-    if made.kind != Kind.AFFINE or made.source is None or made.order is None:
+    if made.kind != Kind.AFFINE or made.source is None or not isinstance(made.order, Scales):
         return (made, view.start), None
     if made.bias is not None or view.channels != made.channels:
         return (made, view.start), None
-    return made.operands[0], Factor(made.source, partial(_shaped, order=made.order, shape=shape))
+    order = partial(_shaped, order=made.order.spread, shape=shape)
+    return made.operands[0], Factor(made.source, order, divides=made.order.quotient)
 
 
 def _shaped(value: Tensor, order: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> Tensor:

@@ -121,7 +121,7 @@ class Few:
         for factor in gathered.factors:
             other = self._value(factor.source)
             turned = other and _seen(other, factor.order(other.look))
-            value = value and turned and self._new(MULTIPLY, value, turned)
+            value = value and turned and self._new(DIVIDE if factor.divides else MULTIPLY, value, turned)
         if gathered.finish is torch.sqrt:
             value = value and self._new(ROOT, value)
         elif gathered.finish is not None:
@@ -175,7 +175,7 @@ class Few:
         if operand in self.values or operand in self._gathered:
             return self.values.get(operand)
         known = self._constants.get(operand, operand.meta.get("val"))
-        if not isinstance(known, Tensor) or known.dtype != torch.float32 or known.device.type != "cpu":
+        if not isinstance(known, Tensor) or known.dtype != torch.float32:
             return None
         base = known.contiguous() if operand in self._constants else operand
         return Value(base, torch.empty(known.shape, dtype=torch.float32, device="meta"))

@@ -24,10 +24,11 @@ def operands(node: Node) -> Any:
 @final
 @dataclass(frozen=True)
 class Factor:
-    """What a gathered value is multiplied with: a node's value after ``order``, which broadcasts."""
+    """What a gathered value is multiplied with, or divided by: a node's value after ``order``, which broadcasts."""
 
     source: Node
     order: Callable[[Tensor], Tensor]
+    divides: bool
 
 
 @final
@@ -40,7 +41,7 @@ class Gathered:
         dims: of a SUM's value, in parts of n and c; a GRAM's is (n * heads, d, e).
         shape: of the value.
         finish: what is computed of it in the end.
-        factors: what it is multiplied with.
+        factors: what it is multiplied with, or divided by.
     """
 
     sink: Map

@@ -104,14 +104,11 @@ def _multiply(map: Map, found: Found, needed: Needs) -> None:
     one = first.kind == Kind.DENSE and first.source is not None and first.mode == 1 and map.mode == Mode.IDENTITY
     if not one or map.weight is None or (start, first.channels) != (0, map.inputs) or map.channels > first.channels:
         return
-    if (
-        map.weight.shape[2] == 1
-        and map.bias is None
-        and _only(first, map, needed, beside=(map.operands[1:] or (None,))[0])
-    ):
-        weight_mk, order, added = map.weight.flatten(1), first.order, map.operands[1:]
+    added, bias = map.operands[1:], map.bias
+    if map.weight.shape[2] == 1 and _only(first, map, needed, beside=added[0] if added else None):
+        weight_mk, order = map.weight.flatten(1), first.order
         _absorb(first, map, found, needed)
-        map.operands = (first.operands[0], *added)
+        map.operands, map.bias = (first.operands[0], *added), bias
         map.order = lambda value: weight_mk @ (order(value) if order else value)
 
 

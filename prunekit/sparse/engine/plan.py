@@ -190,7 +190,8 @@ class Plan:
 
         value = env[WORK].seen(node, make)
         for factor in gathered.factors:
-            value = value * factor.order(self._get(env, factor.source))
+            other = factor.order(self._get(env, factor.source))
+            value = value / other if factor.divides else value * other
         env[node] = gathered.finish(value) if gathered.finish else value
 
     def _ran(self, program: Program, theirs: Sequence[tuple[int, Node, Order | None]], env: Env) -> None:

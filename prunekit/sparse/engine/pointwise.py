@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -125,11 +125,28 @@ def _scaled(found: Found, node: Node, view: View, other: Any) -> View | None:
         return None
     if not broadcasts(value.shape, view.dims, "nc"):
         return None
-    order = partial(_scales, dims=view.dims, images=view.map.shape[0], quotient=quotient)
-    return found.new(view, Kind.AFFINE, [view], source=other, order=order)
+    return found.new(view, Kind.AFFINE, [view], source=other, order=Scales(view.dims, view.map.shape[0], quotient))
 
 
-def _scales(value: Tensor, dims: tuple[Dim, ...], images: int, *, quotient: bool) -> Tensor:
-    """Return factors as (n, c)."""
-    scales_nc = spread(value, dims, "nc").expand(images, -1)
-    return scales_nc.reciprocal() if quotient else scales_nc
+@final
+@dataclass(frozen=True)
+class Scales:
+    """Makes of a value of torch's the scales of a map, as (n, c).
+
+    Args:
+        dims: of the view that is scaled.
+        images: n.
+        quotient: whether the map is divided by the value.
+    """
+
+    dims: tuple[Dim, ...]
+    images: int
+    quotient: bool
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Return the scales."""
+        return self.spread(value).reciprocal() if self.quotient else self.spread(value)
+
+    def spread(self, value: Tensor) -> Tensor:
+        """Return the value as (n, c)."""
+        return spread(value, self.dims, "nc").expand(self.images, -1)

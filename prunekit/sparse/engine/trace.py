@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import TreeSpec, tree_flatten
+from torch.fx import Graph, Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from prunekit.sparse.modules import SparseConv2d, SparseLinear
 
+BRANCHES = "it looks at the values of a tensor, and might do something else next time"
 WRITES = "it writes to its weights or to its input, which a plan would not"
 
 
@@ -40,34 +43,95 @@ class Traced:
 def trace(model: nn.Module, example: Tensor) -> Traced:
     """Return the operators that the model runs on an input of this shape.
 
+    It runs once or twice, on noise: what depends on an input's values, unnoticed, gives something else on another one.
+
     Raises:
-        ValueError: the model writes to its weights or to its input.
-        Exception: whatever the tracer, or the model, raises: a branch on values, a type that no tracer takes.
+        ValueError: the model writes to its weights or to its input, or looks at the values of a tensor.
+        Exception: whatever the model raises.
     """
     model = _apart(model)
-    state = {name: tensor.detach() for name, tensor in _tensors(model).items()}
-    structures: list[TreeSpec] = []
-
-    def run(state: dict[str, Tensor], x: Tensor) -> list[Any]:
-        leaves, structure = tree_flatten(torch.func.functional_call(model, state, (x,)))
-        structures.append(structure)
-        return leaves
-
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = _make(run, state, example)
+        traced = _recorded(model, example)
         if any(_writes(node) for node in traced.graph.nodes):
             # As a second try, since this also takes operators apart that torch has in one piece.
-            traced = _make(torch.func.functionalize(run), state, example)
-    if any(_writes(node) for node in traced.graph.nodes):
-        raise ValueError(WRITES)
-    *weights, entry = traced.graph.find_nodes(op="placeholder")
-    constants = dict(zip(weights, state.values(), strict=True))
-    for node in traced.graph.nodes:
-        if node.op == "get_attr":
-            constants[node] = getattr(traced, node.target)
-        _fold(node, constants)
-    return Traced(traced.graph, constants, entry, structures[-1])
+            traced = _recorded(torch.func.functionalize(model), example)
+        if any(_writes(node) for node in traced.graph.nodes):
+            raise ValueError(WRITES)
+        for node in traced.graph.nodes:
+            _fold(node, traced.constants)
+    return traced
+
+
+def _recorded(model: Callable[[Tensor], Any], example: Tensor) -> Traced:
+    x = torch.rand_like(example)
+    with _Recorder(x) as recorder:
+        leaves, structure = tree_flatten(model(x))
+    ends = [recorder.node(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    recorder.graph.output(ends)
+    for node in recorder.graph.find_nodes(op="call_function", target=torch.ops.aten.as_strided_.default):
+        _drop_strides(node)
+    return Traced(recorder.graph, recorder.constants, recorder.input, structure)
+
+
+@final
+class _Recorder(TorchDispatchMode):
+    """Writes down the operators that run, and of their results only what they look like.
+
+    ``torch.fx`` has a tracer for this, which loads more code than most networks have weights: 160 MB.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = Graph()
+        self.constants: dict[Node, Tensor] = {}
+        self._nodes = WeakIdKeyDictionary()
+        self.input = self._there(x)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False, which spares loading torch's compiler: nothing here is ever compiled."""
+        return False
+
+    def node(self, tensor: Tensor) -> Node:
+        """Return where a tensor came from; one that was there before is a constant."""
+        if tensor not in self._nodes:
+            self.constants[self._there(tensor)] = tensor.detach()
+        node: Node = self._nodes[tensor]
+        return node
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}.intersection(func.tags):
+            raise ValueError(BRANCHES)
+        made = func(*args, **(kwargs or {}))
+        given, named = tree_map_only(Tensor, self.node, (tuple(args), dict(kwargs or {})))
+        node = self.graph.call_function(func, given, named)
+        node.meta["val"] = tree_map_only(Tensor, _blank, made)
+        self._note(made, node)
+        return made
+
+    def _there(self, tensor: Tensor) -> Node:
+        node = self.graph.placeholder(f"tensor_{len(self._nodes)}")
+        node.meta["val"] = _blank(tensor)
+        self._nodes[tensor] = node
+        return node
+
+    def _note(self, made: Any, node: Node) -> None:
+        if isinstance(made, Tensor):
+            self._nodes[made] = node
+        elif isinstance(made, list | tuple):
+            for i, part in enumerate(made):
+                if isinstance(part, Tensor):
+                    item = self.graph.call_function(operator.getitem, (node, i))
+                    item.meta["val"] = _blank(part)
+                    self._nodes[part] = item
+
+
+def _blank(tensor: Tensor) -> Tensor:
+    """Return a tensor that looks the same, without its numbers."""
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
 def function(node: Node) -> Callable[..., Any]:
@@ -91,13 +155,6 @@ def _apart(model: nn.Module) -> nn.Module:
         if isinstance(vars(module).get("forward"), SparseConv2d | SparseLinear):
             del module.__dict__["forward"]
     return apart
-
-
-def _make(run: Callable[..., Any], state: dict[str, Tensor], example: Tensor) -> GraphModule:
-    made: GraphModule = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(state, example)
-    for node in made.graph.find_nodes(op="call_function", target=torch.ops.aten.as_strided_.default):
-        _drop_strides(node)
-    return made
 
 
 def _drop_strides(node: Node) -> None:
