@@ -168,7 +168,9 @@ def _of_two(map: Map, x: Tensor, other: Tensor) -> Tensor:
 
 
 def _activated(x: Tensor, mode: int) -> Tensor:
-    return F.gelu(x) if mode == Mode.GELU else F.relu(x) if mode == Mode.RELU else x
+    if mode == Mode.GELU:
+        return torch.where(x < -5, x * 0, F.gelu(x))  # in single precision a millionth and less, which is none here
+    return F.relu(x) if mode == Mode.RELU else x
 
 
 def sparse_(weight: Tensor, density: float) -> Tensor:
