@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from prunekit.select import parameters
 
@@ -47,6 +46,9 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self, named: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        from torch.utils.flop_counter import flop_registry  # only where it is wanted: it loads Triton, 80 MB
+
+        self._flops = flop_registry
         self.named = named
         self.owners = {each.data_ptr(): name for name, each in named.items() if each.numel()}
         self.macs: dict[str, int] = {"": 0}
@@ -54,7 +56,7 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func._overloadpacket
-        if packet not in flop_registry and func is not torch.ops.prim.device.default:
+        if packet not in self._flops and func is not torch.ops.prim.device.default:
             with self:
                 decomposed = func.decompose(*args, **kwargs)
             if decomposed is not NotImplemented:
@@ -63,10 +65,10 @@ class _Counter(TorchDispatchMode):
         read = self._read(args, kwargs)
         for name in read:
             self.macs.setdefault(name, 0)
-        if packet in flop_registry:
+        if packet in self._flops:
             # A product may come with a bias, which has one axis and fewer entries than the weight.
             owner = max(read, key=lambda name: (self.named[name].dim() > 1, self.named[name].numel()), default="")
-            self.macs[owner] += flop_registry[packet](*args, **kwargs, out_val=out) // 2
+            self.macs[owner] += self._flops[packet](*args, **kwargs, out_val=out) // 2
         return out
 
     def _read(self, args: Any, kwargs: Any) -> list[str]:
