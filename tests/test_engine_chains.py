@@ -25,6 +25,7 @@ from spelling import (
 from torch import Tensor, nn
 
 from prunekit.sparse.engine import build as building
+from prunekit.sparse.engine.maps import Kind
 from prunekit.sparse.engine.plan import Plan
 from prunekit.sparse.native import kernels
 
@@ -35,7 +36,18 @@ def kinds(made: Plan) -> list[str]:
     return [" ".join(map.kind.name for map in chain.maps) for chain in made.chains]
 
 
-def test_what_attention_makes_of_its_sums_takes_no_call_of_torch(plan: Any) -> None:
+def all_dense(needed: Any, memo: Any) -> None:
+    for map in needed.maps:
+        if map.kind == Kind.SPARSE:
+            map.kind = Kind.DENSE
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_what_attention_makes_of_its_sums_takes_no_call_of_torch(
+    dense: bool, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "_choose_dense", all_dense if dense else lambda needed, memo: None)
+
     def forward(m: Any, x: Tensor) -> Tensor:
         y = m.first(x)
         q, k, v = m.qkv(y).flatten(2).chunk(3, 1)
@@ -43,7 +55,10 @@ def test_what_attention_makes_of_its_sums_takes_no_call_of_torch(plan: Any) -> N
         return y + m.out((scores.softmax(-1) @ v).view(y.shape))
 
     made = plan(block(forward), image(2, 3, 8, 9))
-    assert kinds(made) == ["SPARSE SUM SUM GRAM", "DENSE"]  # which has the weights of the last convolution in it
+    assert kinds(made) == [
+        "DENSE SUM SUM GRAM" if dense else "SPARSE SUM SUM GRAM",
+        "DENSE",
+    ]  # which has the weights of the last convolution in it
     assert [node.target for node in made.operators] == [torch.ops.aten.convolution.default]  # the first, which is dense
 
 

@@ -27,7 +27,7 @@ def join(found: Found, needed: Needs) -> None:
             pass
     for rules in (
         {Kind.GATE: (_activate, _gate), Kind.ADD: (_add,)},
-        {Kind.ACTIVATE: (_rectify,), Kind.SPARSE: (_multiply,)},
+        {Kind.ACTIVATE: (_rectify,), Kind.SPARSE: (_multiply,), Kind.DENSE: (_multiply,)},
         {Kind.DEPTHWISE: (_part,)},
     ):
         for map in list(needed.maps):
