@@ -6,60 +6,91 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunekit.allocate import everywhere, per_layer
+    from prunekit.activations import wanda
+    from prunekit.allocate import erk, everywhere, per_layer
+    from prunekit.amount import Density, MacDensity, Rate
+    from prunekit.calibration import Calibration
     from prunekit.data import batches, generator, share
     from prunekit.errors import PruneKitError
+    from prunekit.flow import synflow
+    from prunekit.gradients import fisher, grasp, snip, taylor
+    from prunekit.groups import n_of_m, per_output
     from prunekit.masks import Masks, hold
-    from prunekit.plan import Rewind, Stage, gradual, iterative
-    from prunekit.pruner import Unstructured, prune, solve_total
+    from prunekit.measure import macs_per_tensor
+    from prunekit.plan import Rewind, Stage, at_init, gradual, iterative, one_shot
+    from prunekit.pruner import Unstructured, prune
     from prunekit.rewind import recalibrate, restore, snapshot
-    from prunekit.schedule import Density, Rate, cubic, explicit, geometric, levels, linear
-    from prunekit.score import magnitude, random, ticket
+    from prunekit.schedule import at_once, cosine, cubic, explicit, geometric, levels, linear
+    from prunekit.score import lamp, magnitude, random, repeated, ticket
     from prunekit.select import prunable
     from prunekit.sparse.source import load, save
     from prunekit.sparse.ticket import Ticket
+    from prunekit.target import solve_total
     from prunekit.task import Measure, Sample, Task
+    from prunekit.tracking import movement, track
 
 _HOME = {
-    "Density": "schedule",
+    "Calibration": "calibration",
+    "Density": "amount",
+    "MacDensity": "amount",
     "Masks": "masks",
     "Measure": "task",
     "PruneKitError": "errors",
-    "Rate": "schedule",
+    "Rate": "amount",
     "Rewind": "plan",
     "Sample": "task",
     "Stage": "plan",
     "Task": "task",
     "Ticket": "sparse.ticket",
     "Unstructured": "pruner",
+    "at_init": "plan",
+    "at_once": "schedule",
     "batches": "data",
+    "cosine": "schedule",
     "cubic": "schedule",
+    "erk": "allocate",
     "everywhere": "allocate",
     "explicit": "schedule",
+    "fisher": "gradients",
     "generator": "data",
     "geometric": "schedule",
     "gradual": "plan",
+    "grasp": "gradients",
     "hold": "masks",
     "iterative": "plan",
+    "lamp": "score",
     "levels": "schedule",
     "linear": "schedule",
     "load": "sparse.source",
+    "macs_per_tensor": "measure",
     "magnitude": "score",
+    "movement": "tracking",
+    "n_of_m": "groups",
+    "one_shot": "plan",
     "per_layer": "allocate",
+    "per_output": "groups",
     "prunable": "select",
     "prune": "pruner",
     "random": "score",
     "recalibrate": "rewind",
+    "repeated": "score",
     "restore": "rewind",
     "save": "sparse.source",
     "share": "data",
     "snapshot": "rewind",
-    "solve_total": "pruner",
+    "snip": "gradients",
+    "solve_total": "target",
+    "synflow": "flow",
+    "taylor": "gradients",
     "ticket": "score",
+    "track": "tracking",
+    "wanda": "activations",
 }
 
 __all__ = [
+    "Calibration",
     "Density",
+    "MacDensity",
     "Masks",
     "Measure",
     "PruneKitError",
@@ -70,30 +101,48 @@ __all__ = [
     "Task",
     "Ticket",
     "Unstructured",
+    "at_init",
+    "at_once",
     "batches",
+    "cosine",
     "cubic",
+    "erk",
     "everywhere",
     "explicit",
+    "fisher",
     "generator",
     "geometric",
     "gradual",
+    "grasp",
     "hold",
     "iterative",
+    "lamp",
     "levels",
     "linear",
     "load",
+    "macs_per_tensor",
     "magnitude",
+    "movement",
+    "n_of_m",
+    "one_shot",
     "per_layer",
+    "per_output",
     "prunable",
     "prune",
     "random",
     "recalibrate",
+    "repeated",
     "restore",
     "save",
     "share",
     "snapshot",
+    "snip",
     "solve_total",
+    "synflow",
+    "taylor",
     "ticket",
+    "track",
+    "wanda",
 ]
 
 

@@ -1,30 +1,19 @@
-"""Allocations: given scores, how many weights each tensor keeps, and which; exact counts, never reviving any.
-
-Which weights are best is found by counting, not sorting. The bits of a float, read as an integer, order like the float
-(once negative ones are mirrored), so counting 16 bits at a time from the top finds the k-th best score exactly, in two
-passes (float32; four for float64) over small chunks, and one more pass writes the masks.
-"""
+"""Allocations: given scores, how many weights each tensor keeps, and which; exact counts, never reviving any."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import torch
-from torch import Tensor
-
-from prunekit.errors import MaskError, SelectionError, nearest
+from prunekit.amount import Amount, Density, Rate
+from prunekit.errors import SelectionError
 from prunekit.masks import Masks
-from prunekit.schedule import Amount, Density, Rate
+from prunekit.rank import best, each
 from prunekit.score import Scores
 from prunekit.select import matching
 
 Allocation = Callable[[Scores, Masks, Amount], Masks]
 """Never revives; keeps exactly the asked count; of equal scores keeps those that come first in model order."""
-
-_CHUNK = 1 << 18  # elements at a time: small enough for the cache, large enough for two threads
-_DIGIT = 16
-_INTEGERS = {32: torch.int32, 64: torch.int64}
 
 
 def everywhere(*, min_keep: int = 0) -> Allocation:
@@ -38,6 +27,7 @@ def everywhere(*, min_keep: int = 0) -> Allocation:
         Frankle & Carbin 2019, arXiv 1803.03635, section 4 (global pruning).
 
     Example:
+        >>> import torch
         >>> scores = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])}
         >>> dense = Masks({name: torch.ones(2, dtype=torch.bool) for name in scores})
         >>> everywhere()(scores, dense, Density(0.5)).per_tensor()
@@ -50,9 +40,9 @@ def everywhere(*, min_keep: int = 0) -> Allocation:
     def allocate(scores: Scores, now: Masks, amount: Amount) -> Masks:
         keep = amount.keep(now.kept, now.prunable)
         if not min_keep:
-            return _best(scores, now, keep)
-        safe = _each(scores, now, {name: min(min_keep, kept) for name, (kept, _) in now.per_tensor().items()})
-        rest = _best(scores, Masks({name: mask & ~safe[name] for name, mask in now.items()}), keep - safe.kept)
+            return best(scores, now, keep)
+        safe = each(scores, now, {name: min(min_keep, kept) for name, (kept, _) in now.per_tensor().items()})
+        rest = best(scores, Masks({name: mask & ~safe[name] for name, mask in now.items()}), keep - safe.kept)
         return Masks({name: mask | safe[name] for name, mask in rest.items()})
 
     return allocate
@@ -71,6 +61,7 @@ def per_layer(*, rates: Mapping[str, float] = MappingProxyType({}), min_keep: in
         Frankle & Carbin 2019, arXiv 1803.03635, section 2 (layer-wise, the output layer at half the rate).
 
     Example:
+        >>> import torch
         >>> scores = {"a": torch.arange(11.0), "out": torch.arange(11.0)}
         >>> dense = Masks({name: torch.ones(11, dtype=torch.bool) for name in scores})
         >>> per_layer(rates={"out": 0.5})(scores, dense, Rate(0.2)).per_tensor()
@@ -89,9 +80,66 @@ def per_layer(*, rates: Mapping[str, float] = MappingProxyType({}), min_keep: in
             name: max(_scaled(amount, factors.get(name, 1.0)).keep(kept, size), min(min_keep, kept))
             for name, (kept, size) in now.per_tensor().items()
         }
-        return _each(scores, now, counts)
+        return each(scores, now, counts)
 
     return allocate
+
+
+def erk(*, min_keep: int = 0) -> Allocation:
+    """Give each tensor a density in proportion to the sum of its axes over their product: small tensors stay denser.
+
+    The total asked is met exactly. A tensor whose share would be more than has survived keeps that, and the others
+    share the rest; so a vector (a norm's scale) stays whole as long as any other tensor can give more.
+
+    Args:
+        min_keep: survivors that every tensor retains (all of them where it has fewer).
+
+    Reference:
+        Evci et al. 2020, arXiv 1911.11134, section 3 (Erdos-Renyi-Kernel); Mocanu et al. 2018, arXiv 1707.04780.
+
+    Example:
+        >>> import torch
+        >>> scores = {"a": torch.rand(10, 10), "b": torch.rand(40, 10)}
+        >>> dense = Masks({name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()})
+        >>> erk()(scores, dense, Density(0.1)).per_tensor()  # 20 and 50 entries on the axes: in the proportion 2 : 5
+        {'a': (14, 100), 'b': (36, 400)}
+    """
+    _check_min_keep(min_keep)
+
+    def allocate(scores: Scores, now: Masks, amount: Amount) -> Masks:
+        total = amount.keep(now.kept, now.prunable)
+        most = {name: kept for name, (kept, _) in now.per_tensor().items()}
+        least = {name: min(min_keep, kept) for name, kept in most.items()}
+        return each(scores, now, shares({name: sum(mask.shape) for name, mask in now.items()}, least, most, total))
+
+    return allocate
+
+
+def shares(
+    weights: Mapping[str, float], least: Mapping[str, int], most: Mapping[str, int], total: int
+) -> dict[str, int]:
+    """Return whole numbers in proportion to the weights, each within its bounds, that add up to ``total``.
+
+    Bounds that bind are met first, and the rest is shared again. Where the bounds do not allow the total, the nearest.
+
+    Example:
+        >>> shares({"a": 1, "b": 1, "c": 2}, {"a": 0, "b": 0, "c": 0}, {"a": 1, "b": 9, "c": 9}, 10)
+        {'a': 1, 'b': 3, 'c': 6}
+    """
+    exact = {name: float(most[name]) for name in weights}
+    low, high = 0.0, max((most[name] / max(weight, 1e-300) for name, weight in weights.items()), default=0.0)
+    for _ in range(200):  # the scale at which the bounded shares add up: their sum only rises with it
+        scale = (low + high) / 2
+        exact = {name: min(max(scale * weight, least[name]), most[name]) for name, weight in weights.items()}
+        low, high = (scale, high) if sum(exact.values()) < total else (low, scale)
+    found = {name: int(share + 1e-6) for name, share in exact.items()}
+    rest = sorted(found, key=lambda name: found[name] - exact[name])  # the largest remainder first
+    while (missing := total - sum(found.values())) > 0:
+        grown = [name for name in rest if found[name] < most[name]][:missing]
+        if not grown:
+            break
+        found |= {name: found[name] + 1 for name in grown}
+    return found
 
 
 def _check_min_keep(min_keep: int) -> None:
@@ -103,100 +151,3 @@ def _scaled(amount: Amount, factor: float) -> Amount:
     if isinstance(amount, Rate):
         return Rate(factor * amount.value)
     return Density(1 - factor * (1 - amount.value)) if factor != 1 else amount
-
-
-def _each(scores: Scores, now: Masks, counts: Mapping[str, int]) -> Masks:
-    return Masks({name: _best(scores, Masks({name: mask}), counts[name])[name] for name, mask in now.items()})
-
-
-def _best(scores: Scores, now: Masks, keep: int) -> Masks:
-    """Return masks of the ``keep`` highest-scoring survivors over all tensors of ``now``."""
-    kept = now.kept
-    if keep >= kept:
-        return now
-    if keep <= 0:
-        return Masks({name: torch.zeros_like(mask) for name, mask in now.items()})
-    dtype = _common_dtype(scores, now)
-    threshold, ties = _threshold(scores, now, keep, dtype)
-    chosen: dict[str, Tensor] = {}
-    for name, mask in now.items():
-        chosen[name], ties = _above(scores[name], mask, threshold, ties, dtype)
-    return Masks(chosen)
-
-
-def _common_dtype(scores: Scores, now: Masks) -> torch.dtype:
-    """Return the type that holds every score exactly, having checked that each is there, fits, and is a number."""
-    wide = False
-    for name, mask in now.items():
-        if name not in scores:
-            raise SelectionError(f"the scorer gave no score for {name!r}; {nearest(name, scores)}")
-        score = scores[name]
-        if score.shape != mask.shape or not score.is_floating_point():
-            raise MaskError(
-                f"the score of {name!r} is {score.dtype} of shape {tuple(score.shape)}; "
-                f"it must be floating-point of shape {tuple(mask.shape)}."
-            )
-        if score.numel() and score.amax().isnan() and (score.isnan().cpu() & mask).any():
-            raise SelectionError(f"the score of {name!r} holds NaN: look at its weights, its gradients and the scorer.")
-        wide |= score.dtype == torch.float64
-    return torch.float64 if wide else torch.float32
-
-
-def _chunks(score: Tensor, mask: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield flat (score, mask) pieces in row-major order, on the CPU."""
-    pieces = torch.split(score.detach().flatten(), _CHUNK), torch.split(mask.flatten(), _CHUNK)
-    for piece, kept in zip(*pieces, strict=True):
-        yield piece.to("cpu", dtype), kept
-
-
-def _threshold(scores: Scores, now: Masks, keep: int, dtype: torch.dtype) -> tuple[float, int]:
-    """Return the ``keep``-th best score, and how many of the scores equal to it are among the ``keep`` best."""
-    width = torch.finfo(dtype).bits
-    found = 0  # the leading bits of the image of the score we look for
-    for shift in range(width - _DIGIT, -1, -_DIGIT):
-        known = width - _DIGIT - shift
-        counts = torch.zeros(1 << _DIGIT, dtype=torch.int64)
-        for name, mask in now.items():
-            for piece, kept in _chunks(scores[name], mask, dtype):
-                image = _image(piece, kept)
-                if known:
-                    image = image[(image >> shift + _DIGIT) & (1 << known) - 1 == found]
-                counts += torch.bincount((image >> shift) & (1 << _DIGIT) - 1, minlength=1 << _DIGIT)
-        at_least = counts.flip(0).cumsum(0).flip(0)
-        digit = int((at_least >= keep).nonzero()[-1])
-        keep -= int(at_least[digit] - counts[digit])
-        found = (found << _DIGIT) + digit
-    return _preimage(found, dtype), keep
-
-
-def _image(scores: Tensor, kept: Tensor) -> Tensor:
-    """Return integers whose bits, read without sign, order like the scores (-0.0 as 0.0); 0, the least, where cut.
-
-    Plain arithmetic throughout: choosing by a random mask would cost a mispredicted branch per weight.
-    """
-    width = torch.finfo(scores.dtype).bits
-    bits = scores.view(_INTEGERS[width])
-    if bits.numel() and bits.amin() < 0:
-        sign = bits >> width - 1
-        bits = (bits ^ (sign & torch.iinfo(bits.dtype).max)) - sign  # negative ones, which order backwards, mirrored
-    return (bits ^ torch.iinfo(bits.dtype).min).mul_(kept)
-
-
-def _preimage(image: int, dtype: torch.dtype) -> float:
-    """Return the score that has this image."""
-    bits = image - (1 << torch.finfo(dtype).bits - 1)
-    kind = _INTEGERS[torch.finfo(dtype).bits]
-    return float(torch.tensor(bits if bits >= 0 else torch.iinfo(kind).min - bits, dtype=kind).view(dtype))
-
-
-def _above(score: Tensor, mask: Tensor, threshold: float, ties: int, dtype: torch.dtype) -> tuple[Tensor, int]:
-    """Return the mask of survivors above the threshold and the first ``ties`` equal to it, and the ties still due."""
-    best = torch.empty(mask.numel(), dtype=torch.bool)
-    for (piece, kept), out in zip(_chunks(score, mask, dtype), torch.split(best, _CHUNK), strict=True):
-        torch.gt(piece, threshold, out=out)
-        if ties:
-            equal = ((piece == threshold) & kept).nonzero()[:ties, 0]
-            out[equal] = True
-            ties -= len(equal)
-        out &= kept
-    return best.reshape(mask.shape), ties

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
+from prunekit.amount import Target
 from prunekit.bits import packed_bytes
 from prunekit.errors import Failed, RunError
 from prunekit.files import read_tensors, write_json, write_tensors
@@ -22,53 +22,13 @@ from prunekit.job import Job
 from prunekit.masks import Masks
 from prunekit.measure import count_macs, evaluating, latency_ms, peak_mib
 from prunekit.plan import Stage
-from prunekit.pruner import Cut
+from prunekit.pruner import Cut, Unstructured
 from prunekit.rewind import recalibrate, restore, snapshot
-from prunekit.schedule import Amount
+from prunekit.score import FromData
 from prunekit.store import LAST, Run
-from prunekit.task import Sample, Task
-from prunekit.train import Loop, Watch, reseed, to_device, train
+from prunekit.task import Sample, task_data, to_device
+from prunekit.train import Loop, Movement, Watch, reseed, train
 from prunekit.weights import load_weights
-
-CALIBRATION_BATCHES = 8
-
-
-@final
-@dataclass(frozen=True)
-class TaskCalibration:
-    """What a scorer may ask of a task: the first batches of its training data."""
-
-    task: Task
-    model: nn.Module
-    device: torch.device
-
-    def losses(self, model: nn.Module) -> Iterator[Tensor]:
-        """Yield the losses of the first batches, each ready for ``backward``."""
-        batches = self.task.batches(0)
-        for _ in range(CALIBRATION_BATCHES):
-            yield self.task.loss(model, to_device(next(batches), self.device))
-
-    def inputs(self) -> Iterator[Any]:
-        """Yield the network's inputs for those batches: what the task hands to it, caught at its door."""
-        batches = self.task.batches(0)
-        for _ in range(CALIBRATION_BATCHES):
-            handle = self.model.register_forward_pre_hook(_catch)
-            try:
-                self.task.loss(self.model, to_device(next(batches), self.device))
-                continue
-            except _Caught as caught:
-                found = caught.args[0]
-            finally:
-                handle.remove()
-            yield found
-
-
-class _Caught(Exception):  # noqa: N818  (not an error: it carries the input out of a forward pass that need not run)
-    pass
-
-
-def _catch(module: nn.Module, args: tuple[Any, ...]) -> None:
-    raise _Caught(args[0])
 
 
 @final
@@ -117,16 +77,17 @@ class Execution:
             accelerator=self.accelerator,
             folder=self.run.folder(stage),
             seed=self.job.recipe.seed,
-            decide=lambda model, cut, amount: self._decide(model, cut, amount, calibrate=True),
+            decide=lambda model, cut, target, movement: self._decide(model, cut, target, movement, calibrate=True),
             watch=self.watch,
             stop=self.stop,
             snapshots=snapshots,
+            tracks=self._tracks(),
         )
         trained = train(loop, model, cut, self.job.pruner.load)
         cut = trained.cut
         measures, samples = self._evaluate(stage, model)
-        at_end = [amount for step, amount in stage.prune_at if step == stage.end]
-        following = self._decide(model, cut, at_end[0], calibrate=False) if at_end else None
+        at_end = [target for step, target in stage.prune_at if step == stage.end]
+        following = self._decide(model, cut, at_end[0], trained.movement, calibrate=False) if at_end else None
         if self.accelerator.is_main_process:
             facts = self._facts(stage, cut, trained.unused)
             seconds = trained.seconds_before + time.monotonic() - began_s
@@ -161,23 +122,32 @@ class Execution:
         if trained is not None:
             restore(model, trained)
         if stage.start.weights is not None:
-            restore(model, read_tensors(self.run.snapshot(stage.start.weights)), keep=stage.start.keep)
+            restore(model, self._start_weights(stage), keep=stage.start.keep)
         cut.apply_(model)
         model.to(self.accelerator.device)
         if stage.start.weights is None and not self._resuming(stage):
             self._recalibrate(model)
         return model, cut
 
+    def _start_weights(self, stage: Stage) -> Mapping[str, Tensor]:
+        if stage.start.reinit is not None:
+            return snapshot(self.job.model(seed=stage.start.reinit))
+        return read_tensors(self.run.snapshot(stage.start.weights or 0))
+
+    def _tracks(self) -> bool:
+        scorer = self.job.pruner.scorer if isinstance(self.job.pruner, Unstructured) else None
+        return isinstance(scorer, FromData) and scorer.tracks
+
     def _resuming(self, stage: Stage) -> bool:
         return (self.run.folder(stage) / LAST).exists()
 
-    def _decide(self, model: nn.Module, cut: Cut, amount: Amount, *, calibrate: bool) -> Cut:
+    def _decide(self, model: nn.Module, cut: Cut, target: Target, movement: Movement, *, calibrate: bool) -> Cut:
         """Cut on rank 0 and share it; check that all processes hold the same; apply it if training goes on."""
         reseed(self.accelerator, self.job.recipe.seed, "cut")
         state: list[Any] = [None]
         if self.accelerator.is_main_process:
-            data = TaskCalibration(self.job.task, model, self.accelerator.device)
-            state = [dict(self.job.pruner.cut(model, cut, amount, data).state_dict())]
+            data = task_data(self.job.task, self.accelerator.device, movement)
+            state = [dict(self.job.pruner.cut(model, cut, target, data).state_dict())]
         decided: Cut = self.job.pruner.load(broadcast_object_list(state)[0])
         digests = set(gather_object([decided.digest() if isinstance(decided, Masks) else ""]))
         if len(digests) > 1:
@@ -190,7 +160,7 @@ class Execution:
         return decided
 
     def _recalibrate(self, model: nn.Module) -> None:
-        recalibrate(model, TaskCalibration(self.job.task, model, self.accelerator.device).inputs())
+        recalibrate(model, task_data(self.job.task, self.accelerator.device).inputs(model))
         if self.accelerator.num_processes > 1:
             for buffer in model.buffers():
                 buffer.copy_(broadcast(buffer))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from prunekit.amount import Density, MacDensity, Rate, Target
 from prunekit.errors import RecipeError
+from prunekit.measure import macs_per_tensor
 from prunekit.plan import Plan, checked
-from prunekit.pruner import NO_DATA, Pruner, Unstructured, solve_total
+from prunekit.pruner import Pruner, Unstructured
 from prunekit.recipe import Named, Recipe, resolve
 from prunekit.registry import Registry
-from prunekit.schedule import Rate, Schedule
-from prunekit.score import PerTensor
+from prunekit.score import FromData, Scorer, magnitude
 from prunekit.select import matching, parameters
-from prunekit.task import Task
+from prunekit.target import solve_total
+from prunekit.task import Task, task_data
 from prunekit.weights import load_weights
+
+OF = ("prunable", "all", "macs")
 
 
 @final
@@ -31,10 +35,10 @@ class Job:
     pruner: Pruner[Any]
     plan: Plan
 
-    def model(self) -> nn.Module:
-        """Build the network at its initialisation, seeded; leaves torch's random state as it was."""
+    def model(self, *, seed: int | None = None) -> nn.Module:
+        """Build the network at its initialisation, by the recipe's seed or another; torch's random state stays."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.recipe.seed)
+            torch.manual_seed(self.recipe.seed if seed is None else seed)
             return self.task.model()
 
 
@@ -47,8 +51,8 @@ def bind_job(recipe: Recipe, registry: Registry) -> Job:
     task = resolve("task", recipe.task, registry, where="task", given=("seed",))
     pruner = resolve("pruner", recipe.prune, registry, where="prune")
     of = recipe.strategy.options.get("of", "prunable")
-    if of not in ("prunable", "all"):
-        raise RecipeError(f"strategy.of must be 'prunable' or 'all', not {of!r}: what the densities are shares of.")
+    if of not in OF:
+        raise RecipeError(f"strategy.of must be one of {', '.join(OF)}, not {of!r}: what the densities are shares of.")
     options = {key: value for key, value in recipe.strategy.options.items() if key != "of"}
     strategy = resolve(
         "strategy", Named(name=recipe.strategy.name, **options), registry, where="strategy", given=("steps",)
@@ -64,39 +68,73 @@ def bind_job(recipe: Recipe, registry: Registry) -> Job:
     )
     model = Job(full, built, made, ()).model()
     cut = made.start(model)
-    arguments = dict(strategy.arguments)
-    if of == "all" and not isinstance(arguments.get("schedule"), Rate):
-        arguments["schedule"] = _of_all(arguments["schedule"], model, cut.keys())
-    plan: Plan = checked(strategy.factory(built.steps, **arguments))
-    _rehearse(full, model, made, plan)
-    return Job(full, built, made, plan)
+    plan = _retargeted(checked(strategy(steps=built.steps)), of, model, cut, built.example)
+    job = Job(full, built, made, plan)
+    rehearse(job, model)
+    return job
 
 
-def _rehearse(recipe: Recipe, model: nn.Module, pruner: Pruner[Any], plan: Plan) -> None:
-    """Find now what would otherwise be found after hours: patterns, weights files and tickets that do not fit."""
-    for stage in plan:
+def rehearse(job: Job, model: nn.Module) -> None:
+    """Find now what would otherwise be found after hours: patterns, weights, scores and amounts that do not fit.
+
+    Every cut of the plan is made once on the untrained network, with one batch for the scorer; ``model`` is given up.
+    """
+    for stage in job.plan:
         for pattern in stage.start.keep:
             matching(pattern, model.state_dict(), "strategy.keep")
-    if recipe.weights is not None:
-        load_weights(model, recipe.weights)
-    first = next((amount for stage in plan for _, amount in stage.prune_at), None)
-    if isinstance(pruner, Unstructured) and isinstance(pruner.scorer, PerTensor) and first is not None:
-        pruner.cut(model, pruner.start(model), first, NO_DATA)
+    if job.recipe.weights is not None:
+        load_weights(model, job.recipe.weights)
+    targets = [target for stage in job.plan for _, target in stage.prune_at]
+    if not isinstance(job.pruner, Unstructured) or not targets:
+        return
+    standing = {name: torch.zeros_like(each, requires_grad=False) for name, each in parameters(model).items()}
+    data = task_data(job.task, torch.device("cpu"), standing).first(1)
+    once = replace(job.pruner, scorer=_once(job.pruner.scorer))
+    masks = once.cut(model, once.start(model), targets[0], data)
+    for target in targets[1:]:
+        if not isinstance(target, MacDensity):  # whether those can be met was asked of the first
+            masks = replace(once, scorer=magnitude()).cut(model, masks, target, data)
 
 
-def _of_all(schedule: Schedule, model: nn.Module, prunable: Collection[str]) -> Schedule:
-    """Turn a schedule of densities of all parameters into one of densities of the prunable ones."""
-    sizes = {name: parameter.numel() for name, parameter in parameters(model).items()}
-    solve_total(schedule(1.0), sizes, prunable)  # so that an error names the target, not a step on the way to it
-    return lambda progress: solve_total(schedule(progress), sizes, prunable)
+def _once(scorer: Scorer) -> Scorer:
+    return replace(scorer, times=1) if isinstance(scorer, FromData) else scorer
 
 
-def expected(plan: Plan, prunable: int) -> list[tuple[float, float]]:
+def _retargeted(plan: Plan, of: str, model: nn.Module, cut: Mapping[str, Tensor], example: Callable[[], Any]) -> Plan:
+    """Turn densities of all parameters or of the multiply-adds into what a cut can be asked for."""
+    if of == "prunable":
+        return plan
+    if of == "all":
+        sizes = {name: parameter.numel() for name, parameter in parameters(model).items()}
+
+        def turned(target: Target) -> Target:
+            return Density(solve_total(target.value, sizes, cut.keys())) if isinstance(target, Density) else target
+    else:
+        macs = {name: each.dense for name, each in macs_per_tensor(model, example()).items()}
+        cost = {name: macs.pop(name, 0) for name in cut}
+
+        def turned(target: Target) -> Target:
+            if isinstance(target, Rate):
+                raise RecipeError("strategy.of: a rate is a share of the survivors; give a schedule of densities.")
+            return MacDensity(target.value, cost, sum(macs.values()))
+
+    last = [target for stage in plan for _, target in stage.prune_at][-1:]
+    for target in last:  # so that an error names the aim, not a step on the way to it
+        turned(target)
+    return tuple(
+        replace(stage, prune_at=tuple((step, turned(target)) for step, target in stage.prune_at)) for stage in plan
+    )
+
+
+def expected(plan: Plan, prunable: int) -> list[tuple[float | None, float | None]]:
     """Return each stage's density of the prunable parameters while it trains: (at its start, at its end).
 
     Args:
         plan: the stages.
         prunable: number of prunable parameters.
+
+    Returns:
+        One pair a stage; None where a target on multiply-adds leaves open how many parameters will be kept.
 
     Example:
         >>> from prunekit.plan import iterative
@@ -104,14 +142,23 @@ def expected(plan: Plan, prunable: int) -> list[tuple[float, float]]:
         >>> expected(iterative(10, geometric(0.25), rounds=2), 1000)
         [(1.0, 1.0), (0.5, 0.5), (0.25, 0.25)]
     """
-    kept, rows = prunable, []
+    kept: int | None = prunable
+    rows = []
     for stage in plan:
         first = kept
-        for step, amount in stage.prune_at:
+        for step, target in stage.prune_at:
             if step < stage.end:
-                kept = amount.keep(kept, prunable)
-        rows.append((first / prunable, kept / prunable))
-        for step, amount in stage.prune_at:
+                kept = _after(kept, prunable, target)
+        rows.append((_share(first, prunable), _share(kept, prunable)))
+        for step, target in stage.prune_at:
             if step == stage.end:
-                kept = amount.keep(kept, prunable)
+                kept = _after(kept, prunable, target)
     return rows
+
+
+def _after(kept: int | None, prunable: int, target: Target) -> int | None:
+    return None if kept is None or isinstance(target, MacDensity) else target.keep(kept, prunable)
+
+
+def _share(kept: int | None, prunable: int) -> float | None:
+    return None if kept is None else kept / prunable

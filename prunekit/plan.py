@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
+from prunekit.amount import Density, Rate, Target
 from prunekit.errors import RecipeError
-from prunekit.schedule import Amount, Density, Rate, Schedule, levels
+from prunekit.schedule import Schedule, explicit, levels, refuse_rising
 
 
 @final
@@ -19,11 +20,13 @@ class Rewind:
         weights: optimiser step of the dense run whose weights and buffers are restored; None keeps the trained ones.
         clock: step at which data order and learning rate restart.
         keep: name patterns (globs) of parameters and buffers that are not rewound.
+        reinit: seed of a fresh initialisation to start from, in place of the dense run's weights.
     """
 
     weights: int | None
     clock: int
     keep: tuple[str, ...] = ()
+    reinit: int | None = None
 
 
 @final
@@ -41,14 +44,17 @@ class Stage:
     name: str
     start: Rewind
     end: int
-    prune_at: tuple[tuple[int, Amount], ...] = ()
+    prune_at: tuple[tuple[int, Target], ...] = ()
 
 
 Plan = tuple[Stage, ...]
 
 
 def rewind_point(text: str, *, steps: int, keep: Sequence[str] = ()) -> Rewind:
-    """Read ``init``, ``step:K``, ``lr:T`` (the last T steps' rates) or ``none`` (trained weights, whole schedule).
+    """Read ``init``, ``step:K``, ``lr:T`` (the last T steps' rates), ``none`` or ``reinit:SEED``.
+
+    ``none`` keeps the trained weights and restarts the whole schedule; ``reinit:SEED`` starts from another
+    initialisation, the control that asks whether the ticket's own one mattered.
 
     Args:
         text: the point, as a recipe spells it.
@@ -60,7 +66,7 @@ def rewind_point(text: str, *, steps: int, keep: Sequence[str] = ()) -> Rewind:
 
     Example:
         >>> rewind_point("lr:200", steps=1000)
-        Rewind(weights=None, clock=800, keep=())
+        Rewind(weights=None, clock=800, keep=(), reinit=None)
 
     Reference:
         Frankle et al. 2020 (arXiv 1912.05671) for step k; Renda et al. 2020 (arXiv 2003.02389) for learning rates.
@@ -78,7 +84,9 @@ def rewind_point(text: str, *, steps: int, keep: Sequence[str] = ()) -> Rewind:
             if kind == "step"
             else Rewind(None, steps - int(value), tuple(keep))
         )
-    raise RecipeError(f"rewind: {text!r} is not one of init, step:K, lr:T, none.")
+    if kind == "reinit" and value.isdecimal():
+        return Rewind(0, 0, tuple(keep), int(value))
+    raise RecipeError(f"rewind: {text!r} is not one of init, step:K, lr:T, none, reinit:SEED.")
 
 
 def iterative(
@@ -117,12 +125,12 @@ def iterative(
     """
     if isinstance(schedule, Rate):
         densities = levels(lambda progress: (1 - schedule.value) ** (progress * rounds), rounds=rounds)
-        amounts: tuple[Amount, ...] = (schedule,) * rounds
+        amounts: tuple[Target, ...] = (schedule,) * rounds
     else:
         densities = levels(schedule, rounds=rounds)
         amounts = tuple(Density(density) for density in densities)
     point = rewind if isinstance(rewind, Rewind) else rewind_point(rewind, steps=steps)
-    point = Rewind(point.weights, point.clock, point.keep + tuple(keep))
+    point = replace(point, keep=point.keep + tuple(keep))
     if point.weights is None and point.keep:
         raise RecipeError(f"keep: {list(point.keep)} has no meaning with rewind: {rewind}, which rewinds no weights.")
     first_end = steps if dense else 0
@@ -131,6 +139,47 @@ def iterative(
         cuts = ((steps, amounts[k]),) if k < rounds else ()
         stages.append(Stage(f"{k:02d}-{density:.4f}", point, steps, cuts))
     return checked(tuple(stages))
+
+
+def one_shot(steps: int, *, density: float, finetune: int, dense: bool = True) -> Plan:
+    """Train, cut once, and fine-tune with the learning rates of the last ``finetune`` steps.
+
+    Args:
+        steps: length of one full training, in optimiser steps.
+        density: share that is kept, in (0, 1].
+        finetune: optimiser steps after the cut, at most ``steps``.
+        dense: train the dense network first; False for pretrained weights.
+
+    Raises:
+        RecipeError: ``finetune`` is longer than the training.
+
+    Example:
+        >>> [(stage.name, stage.start.clock, stage.end) for stage in one_shot(100, density=0.1, finetune=20)]
+        [('00-1.0000', 0, 100), ('01-0.1000', 80, 100)]
+
+    Reference:
+        Han et al. 2015, arXiv 1506.02626, section 3, with one cut.
+    """
+    return iterative(steps, explicit([density]), rounds=1, rewind=f"lr:{finetune}", dense=dense)
+
+
+def at_init(steps: int, *, density: float, rewind: str = "init", keep: Sequence[str] = ()) -> Plan:
+    """Cut once before any training, then train: SNIP, GraSP, SynFlow; random, shuffled and re-initialised controls.
+
+    Args:
+        steps: length of the training, in optimiser steps.
+        density: share that is kept, in (0, 1].
+        rewind: ``init``, or ``reinit:SEED`` to train another initialisation than the one that was scored.
+        keep: name patterns that are not re-initialised.
+
+    Example:
+        >>> [(stage.name, stage.end) for stage in at_init(100, density=0.1)]
+        [('00-1.0000', 0), ('01-0.1000', 100)]
+
+    Reference:
+        Lee et al. 2019, arXiv 1810.02340; the controls of Frankle et al. 2021, arXiv 2009.08576.
+    """
+    return iterative(steps, explicit([density]), rounds=1, rewind=rewind, keep=keep, dense=False)
 
 
 def gradual(steps: int, schedule: Schedule, *, begin: int, end: int, every: int) -> Plan:
@@ -156,7 +205,9 @@ def gradual(steps: int, schedule: Schedule, *, begin: int, end: int, every: int)
     if not (0 <= begin < end <= steps and every >= 1):
         raise RecipeError(f"gradual: 0 <= begin < end <= {steps} and every >= 1 needed, not {begin}, {end}, {every}.")
     at = [*range(begin, end, every), end]
-    cuts = tuple((step, Density(schedule((step - begin) / (end - begin)))) for step in at)
+    densities = [schedule((step - begin) / (end - begin)) for step in at]
+    refuse_rising(densities)
+    cuts = tuple((step, Density(density)) for step, density in zip(at, densities, strict=True))
     return checked((Stage(f"00-{cuts[-1][1].value:.4f}", Rewind(0, 0), steps, cuts),))
 
 

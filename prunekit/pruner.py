@@ -1,21 +1,25 @@
-"""Pruning: what a cut and a pruner are, the unstructured one, and the sums between the two densities."""
+"""Pruning: what a cut and a pruner are, and the unstructured one."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, Self, TypeVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunekit.allocate import Allocation, everywhere
-from prunekit.errors import SelectionError
+from prunekit.amount import Density, Target
+from prunekit.calibration import Calibration
 from prunekit.masks import Masks
-from prunekit.schedule import Amount, Density
-from prunekit.score import Calibration, PerTensor, Scorer, magnitude
+from prunekit.score import FromData, PerTensor, Scorer, magnitude
+from prunekit.target import meet, on_the_way
+
+NO_DATA = Calibration()
+"""What ``prune`` gives to a scorer when no data was passed: asking it for any is an error that says so."""
 
 
 class Cut(Protocol):
@@ -41,7 +45,7 @@ class Pruner(Protocol[C]):
     def start(self, model: nn.Module) -> C:
         """Return the cut that cuts nothing."""
 
-    def cut(self, model: nn.Module, now: C, amount: Amount, data: Calibration) -> C:
+    def cut(self, model: nn.Module, now: C, amount: Target, data: Calibration) -> C:
         """Return the next cut, leaving weights, buffers, gradients, modes and random state as they were."""
 
     def load(self, state: Mapping[str, Any]) -> C:
@@ -76,7 +80,7 @@ class Unstructured:
         """Return dense masks over what is prunable."""
         return Masks.dense(model, include=self.include, exclude=self.exclude, types=self.types)
 
-    def cut(self, model: nn.Module, now: Masks, amount: Amount, data: Calibration) -> Masks:
+    def cut(self, model: nn.Module, now: Masks, amount: Target, data: Calibration) -> Masks:
         """Return masks within ``now`` of exactly the asked amount; the model stays as it was, bit for bit."""
         return prune(model, now, amount, scorer=self.scorer, allocation=self.allocation, data=data)
 
@@ -88,21 +92,22 @@ class Unstructured:
 def prune(
     model: nn.Module,
     masks: Masks,
-    amount: float | Amount,
+    amount: float | Target,
     *,
     scorer: Scorer | None = None,
     allocation: Allocation | None = None,
-    data: Calibration | None = None,
+    data: Calibration = NO_DATA,
 ) -> Masks:
     """Return masks that keep less than ``masks``; the model is only read.
 
     Args:
         model: the trained network; whatever a scorer changes in it, random state included, is put back.
         masks: what is kept now; nothing they cut comes back.
-        amount: density in (0, 1], the share of the prunable weights that is kept afterwards, or an ``Amount``.
+        amount: density in (0, 1], the share of the prunable weights that is kept afterwards; or a ``Density``, ``Rate``
+            or ``MacDensity``.
         scorer: default ``magnitude()``.
         allocation: default ``everywhere()``.
-        data: for scorers that look at inputs or losses.
+        data: for scorers that look at inputs, losses or training.
 
     Raises:
         SelectionError: the amount is out of range, a score is missing or NaN, or the scorer needs data.
@@ -116,50 +121,31 @@ def prune(
     """
     asked = Density(amount) if isinstance(amount, float | int) else amount
     score, allocate = scorer or magnitude(), allocation or everywhere()
-    untouched: AbstractContextManager[None] = nullcontext() if isinstance(score, PerTensor) else _preserved(model)
-    with untouched:
-        return allocate(score(model, data or NO_DATA), masks, asked)
-
-
-def solve_total(target: float, sizes: Mapping[str, int], prunable: Collection[str]) -> float:
-    """Return the density of the prunable parameters at which ``target`` of *all* parameters is kept.
-
-    Args:
-        target: share of all parameters that is not cut, in (0, 1].
-        sizes: parameter name -> number of entries, all of the network's.
-        prunable: the names that may be cut.
-
-    Returns:
-        A density d such that ``Density(d)`` keeps exactly ``round(target * total)`` parameters in all.
-
-    Raises:
-        SelectionError: the rest alone is that much or more; its largest tensors are named.
-
-    Example:
-        >>> solve_total(0.5, {"conv.weight": 80, "prompt": 20}, ["conv.weight"])
-        0.375
-    """
-    total = sum(sizes.values())
-    free = sum(sizes[name] for name in prunable)
-    left = round(Density(target).value * total) - (total - free)
-    if left <= 0:
-        fixed = sorted(sizes.keys() - set(prunable), key=lambda name: (-sizes[name], name))[:3]
-        held = ", ".join(f"{name} {sizes[name]:,}" for name in fixed) or "nothing"
-        raise SelectionError(
-            f"cannot keep {target:.2%} of all {total:,} parameters: those that are not prunable are "
-            f"{(total - free) / total:.2%} ({total - free:,}; the largest: {held}). Ask for more, or include them."
-        )
-    return left / free
+    if isinstance(score, PerTensor):
+        return meet(score(model, NO_DATA), masks, asked, allocate)
+    times = score.times if isinstance(score, FromData) else 1
+    with _preserved(model, weights=times > 1 or not isinstance(score, FromData)):
+        for step in on_the_way(masks, asked, times):
+            if times > 1:
+                masks.apply_(model)  # what a small cut leaves is what the next one scores
+            masks = meet(score(model, data), masks, step, allocate)
+    return masks
 
 
 @contextmanager
-def _preserved(model: nn.Module) -> Iterator[None]:
-    """Put back whatever a scorer does to the model and to the random state, even if it raises."""
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+def _preserved(model: nn.Module, *, weights: bool) -> Iterator[None]:
+    """Put back whatever a scorer does to the model and to the random state, even if it raises.
+
+    Args:
+        model: what is scored.
+        weights: whether parameters are to be copied, too; a scorer that promises not to write to them saves that.
+    """
+    copied = [*model.buffers(), *(model.parameters() if weights else ())]
+    tensors = [(tensor, tensor.detach().clone()) for tensor in copied]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     python_state = random.getstate()
-    devices = {tensor.device for tensor, _ in tensors if tensor.is_cuda}
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     try:
         for parameter, _, _ in gradients:
             parameter.grad = None
@@ -175,19 +161,3 @@ def _preserved(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for tensor, before in tensors:
                 tensor.copy_(before)
-
-
-@final
-@dataclass(frozen=True)
-class _NoData:
-    """Calibration for scorers that need none."""
-
-    def inputs(self) -> Iterator[Any]:
-        raise SelectionError("this scorer looks at network inputs: pass data=, an object with inputs().")
-
-    def losses(self, model: nn.Module) -> Iterator[Tensor]:
-        raise SelectionError("this scorer looks at losses: pass data=, an object with losses(model).")
-
-
-NO_DATA: Calibration = _NoData()
-"""What ``prune`` gives to a scorer when no data was passed: asking it for any is an error that says so."""

@@ -1,57 +1,16 @@
-"""How much is cut: amounts, and schedules of densities over the progress of a run (no torch)."""
+"""Schedules: how the density falls over the progress of a run (no torch)."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
 
+from prunekit.amount import Density, Rate
 from prunekit.errors import RecipeError, SelectionError
 
 Schedule = Callable[[float], float]
 """Progress in [0, 1] -> density in (0, 1]."""
-
-
-@final
-@dataclass(frozen=True)
-class Density:
-    """Keep exactly ``round(value * prunable)`` entries; ``value`` is a share of the prunable ones, in (0, 1]."""
-
-    value: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.value <= 1:
-            raise SelectionError(f"density must be above 0 and at most 1, not {self.value:g}: it is the share kept.")
-
-    def keep(self, kept: int, prunable: int) -> int:
-        """Return how many of ``kept`` survivors stay, of ``prunable`` entries in all; never more than survive."""
-        return min(kept, round(self.value * prunable))
-
-
-@final
-@dataclass(frozen=True)
-class Rate:
-    """Remove exactly ``ceil(value * (n - 1))`` of the n survivors; ``value`` in [0, 1).
-
-    Reference:
-        arXiv 2510.14463, published code: strictly below the ``value`` quantile (linear interpolation) of the
-        survivors, which without ties is this count. With ties we still remove exactly this count.
-    """
-
-    value: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.value < 1:
-            raise SelectionError(f"rate must be at least 0 and below 1, not {self.value:g}: it is the share removed.")
-
-    def keep(self, kept: int, prunable: int) -> int:
-        """Return how many of ``kept`` survivors stay; ``prunable`` plays no part."""
-        return kept - min(kept, max(0, math.ceil(self.value * (kept - 1))))
-
-
-Amount = Density | Rate
 
 
 def geometric(density: float) -> Schedule:
@@ -93,6 +52,28 @@ def cubic(density: float) -> Schedule:
     return lambda progress: final_density + (1 - final_density) * (1 - progress) ** 3
 
 
+def cosine(density: float) -> Schedule:
+    """Fall slowly at both ends: half a wave from 1 to ``density``, in (0, 1].
+
+    Example:
+        >>> [round(cosine(0.2)(t), 3) for t in (0, 0.5, 1)]
+        [1.0, 0.6, 0.2]
+    """
+    final_density = Density(density).value
+    return lambda progress: final_density + (1 - final_density) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def at_once(density: float) -> Schedule:
+    """Fall to ``density``, in (0, 1], with the first cut.
+
+    Example:
+        >>> levels(at_once(0.2), rounds=1)
+        (0.2,)
+    """
+    final_density = Density(density).value
+    return lambda progress: final_density if progress > 0 else 1.0
+
+
 def explicit(densities: Sequence[float]) -> Schedule:
     """Step through a list of falling densities, each in (0, 1]: entry k of n is reached at progress k / n.
 
@@ -123,8 +104,18 @@ def levels(schedule: Schedule, *, rounds: int) -> tuple[float, ...]:
     if rounds < 1:
         raise RecipeError(f"rounds must be at least 1, not {rounds}: a plan without a cut prunes nothing.")
     densities = tuple(schedule(k / rounds) for k in range(1, rounds + 1))
+    refuse_rising(densities)
     if any(after == before < 1 for before, after in itertools.pairwise(densities)):
         raise RecipeError(
             f"{rounds} rounds, but the schedule gives only {list(dict.fromkeys(densities))}: set rounds to match."
         )
     return densities
+
+
+def refuse_rising(densities: Sequence[float]) -> None:
+    """Raise RecipeError unless densities lie in (0, 1] and never rise: what is cut does not come back."""
+    for before, after in itertools.pairwise((1.0, *densities)):
+        if not 0 < after <= 1 or after > before:
+            raise RecipeError(
+                f"the schedule goes from {before:g} to {after:g}: densities lie above 0 and at most 1, and never rise."
+            )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import final
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prunekit.errors import CheckpointError, MaskError
+from prunekit.calibration import Calibration
+from prunekit.errors import CheckpointError, MaskError, SelectionError
 from prunekit.masks import Masks
 from prunekit.select import parameters
 
@@ -21,18 +24,11 @@ Scores = Mapping[str, Tensor]
 """Canonical parameter name -> floating-point score of the parameter's shape; higher is kept; may be lazy."""
 
 
-class Calibration(Protocol):
-    """What a scorer may ask of the task; every call starts afresh and gives the same batches."""
-
-    def inputs(self) -> Iterator[Any]:
-        """Yield network inputs, on the model's device."""
-
-    def losses(self, model: nn.Module) -> Iterator[Tensor]:
-        """Yield scalar losses, one forward pass each, ready for ``backward``."""
-
-
 Scorer = Callable[[nn.Module, Calibration], Scores]
-"""Scores every floating-point parameter it can; ``Unstructured.cut`` puts back whatever it changes in the model."""
+"""Scores every floating-point parameter it can; ``prune`` puts back whatever it changes in the model.
+
+`PerTensor` and `FromData` say more about a scorer, and so make it cheaper; a plain function will do.
+"""
 
 
 @final
@@ -52,12 +48,40 @@ class PerTensor:
 
     def __call__(self, model: nn.Module, data: Calibration | None) -> Scores:
         """Return lazy scores of every parameter."""
-        return _Lazy(self.score, {name: parameter.detach() for name, parameter in parameters(model).items()})
+        return Lazy(self.score, {name: parameter.detach() for name, parameter in parameters(model).items()})
+
+
+@final
+@dataclass(frozen=True)
+class FromData:
+    """A scorer that looks at data or gradients and leaves every *parameter* as it is, so that none need be copied.
+
+    What else it changes is put back: buffers, gradients, ``requires_grad``, modes, random state.
+
+    Args:
+        score: the scoring function.
+        times: in how many geometric steps of density ``prune`` reaches the amount, scoring anew before each.
+        tracks: whether it wants what training gathers (``Calibration.movement``).
+    """
+
+    score: Callable[[nn.Module, Calibration], Scores]
+    times: int = 1
+    tracks: bool = False
+
+    def __post_init__(self) -> None:
+        if self.times < 1:
+            raise SelectionError(f"times must be at least 1, not {self.times}: it is a number of small cuts.")
+
+    def __call__(self, model: nn.Module, data: Calibration) -> Scores:
+        """Return the scores of one pass."""
+        return self.score(model, data)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Lazy(Mapping[str, Tensor]):
+class Lazy(Mapping[str, Tensor]):
+    """Scores that are computed from the weights whenever one tensor's are asked for."""
+
     score: Callable[[str, Tensor], Tensor]
     weights: Mapping[str, Tensor]
 
@@ -86,6 +110,74 @@ def magnitude() -> PerTensor:
         tensor(True)
     """
     return PerTensor(lambda name, weight: weight.abs())
+
+
+def lamp() -> FromData:
+    """Score a weight's square over the sum of squares of its tensor's weights that are no smaller.
+
+    Ranked over the whole network, this gives each tensor its share: the largest weight of each scores 1, so no tensor
+    is emptied before all others are at their last. Of equal weights the first counts as the larger.
+
+    Reference:
+        Lee et al. 2021, arXiv 2010.07611, equation 3.
+
+    Example:
+        >>> model = nn.Linear(3, 1, bias=False)
+        >>> with torch.no_grad():
+        ...     _ = model.weight.copy_(torch.tensor([[1.0, -3.0, 2.0]]))
+        >>> [round(score, 3) for score in lamp()(model, Calibration())["weight"][0].tolist()]  # 1/14, 9/9, 4/13
+        [0.071, 1.0, 0.308]
+    """
+
+    def score(model: nn.Module, data: Calibration) -> Scores:
+        weights = {name: each.detach() for name, each in parameters(model).items() if each.is_floating_point()}
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # sorting takes one thread and lets others run
+            scores = pool.map(_lamp, [each.to("cpu").abs().flatten() for each in weights.values()])
+            return {name: each.reshape(weights[name].shape) for name, each in zip(weights, scores, strict=True)}
+
+    return FromData(score)
+
+
+def _lamp(magnitudes: Tensor) -> Tensor:
+    """Return the scores of one flat tensor of absolute values."""
+    if magnitudes.dtype == torch.float64:
+        order = magnitudes.sort(descending=True, stable=True).indices.flip(0).numpy()
+        rising = magnitudes.numpy()[order]
+    else:
+        # Magnitude above, position from the end below: one sort of whole numbers, many times faster than an argsort.
+        last = len(magnitudes) - 1
+        keys = magnitudes.float().numpy().view(np.int32).astype(np.int64) << 32
+        keys |= np.arange(last, -1, -1)
+        keys.sort()
+        order, rising = last - (keys & 0xFFFFFFFF), (keys >> 32).astype(np.int32).view(np.float32).astype(np.float64)
+    squares = rising * rising
+    rest = np.cumsum(squares[::-1])[::-1]
+    scores = np.empty(len(squares), np.float64 if magnitudes.dtype == torch.float64 else np.float32)
+    scores[order] = np.divide(squares, rest, out=np.zeros_like(squares), where=rest > 0)
+    return torch.from_numpy(scores)
+
+
+def repeated(scorer: Scorer, *, times: int) -> FromData:
+    """Score anew before each of ``times`` geometric steps of density, instead of once for a whole cut.
+
+    Args:
+        scorer: one that looks at data, e.g. ``snip()``.
+        times: number of small cuts, at least 1.
+
+    Raises:
+        SelectionError: the scorer looks at no data, so scoring again would change nothing; or ``times`` is below 1.
+
+    Reference:
+        de Jorge et al. 2021, arXiv 2006.09081 (iterative SNIP); the schedule is that of SynFlow, arXiv 2006.05467.
+
+    Example:
+        >>> from prunekit.gradients import snip
+        >>> repeated(snip(), times=30).times
+        30
+    """
+    if not isinstance(scorer, FromData):
+        raise SelectionError("only a scorer that looks at data can be repeated: others give the same scores again.")
+    return replace(scorer, times=times)
 
 
 def random(*, seed: int) -> PerTensor:

@@ -152,6 +152,7 @@ def stored_plan(plan: Plan) -> list[dict[str, Any]]:
             "weights": stage.start.weights,
             "clock": stage.start.clock,
             "keep": list(stage.start.keep),
+            **({"reinit": stage.start.reinit} if stage.start.reinit is not None else {}),
             "end": stage.end,
             "prune_at": [[step, type(amount).__name__, amount.value] for step, amount in stage.prune_at],
         }

@@ -5,10 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, final
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from prunekit.calibration import Calibration
+
+CALIBRATION_BATCHES = 8
 
 
 @final
@@ -125,3 +132,22 @@ class Task(Protocol):
 
     def fingerprint(self) -> str:
         """Return a short text that changes when the data does; a run refuses to resume on other data."""
+
+
+def task_data(task: Task, device: torch.device, movement: Mapping[str, Tensor] | None = None) -> Calibration:
+    """Return what a scorer may ask of a task: the first batches of its training data."""
+
+    def batches() -> Iterator[Any]:
+        source = task.batches(0)
+        try:
+            for batch in islice(source, CALIBRATION_BATCHES):
+                yield to_device(batch, device)
+        finally:
+            getattr(source, "close", lambda: None)()  # ends loader workers
+
+    return Calibration(batches, task.loss, movement)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor of a nested batch."""
+    return tree_map(lambda x: x.to(device, non_blocking=True) if isinstance(x, Tensor) else x, batch)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random as python_random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from prunekit.allocate import Allocation, everywhere
+from prunekit.amount import Amount, Density, Rate, Target
+from prunekit.calibration import Calibration
 from prunekit.masks import Masks
+from prunekit.plan import Plan, checked
 from prunekit.pruner import Unstructured
 from prunekit.rewind import snapshot
-from prunekit.schedule import Amount, Density, Rate
+from prunekit.schedule import Schedule, refuse_rising
 from prunekit.score import Scorer, Scores
+from prunekit.select import parameters
 
 AMOUNTS: tuple[Amount, ...] = (Density(1.0), Density(0.5), Density(0.03), Rate(0.2), Rate(0.9), Rate(0.0))
 
@@ -25,11 +27,11 @@ def example_model() -> nn.Sequential:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         model = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1, bias=False),
-            nn.BatchNorm2d(6),
+            nn.Conv2d(4, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
             nn.PReLU(),
             nn.Dropout(0.3),
-            nn.Conv2d(6, 4, 3, groups=2),
+            nn.Conv2d(8, 4, 3, groups=2),
             nn.Flatten(),
             nn.Linear(64, 5),
         )
@@ -37,21 +39,12 @@ def example_model() -> nn.Sequential:
     return model
 
 
-@final
-@dataclass(frozen=True)
-class ExampleData:
-    """A calibration for ``example_model``: two batches of three 6x6 images, the same at every call."""
-
-    def inputs(self) -> Iterator[Tensor]:
-        """Yield tensors of shape (3, 3, 6, 6)."""
-        generator = torch.Generator().manual_seed(1)
-        for _ in range(2):
-            yield torch.randn(3, 3, 6, 6, generator=generator)
-
-    def losses(self, model: nn.Module) -> Iterator[Tensor]:
-        """Yield mean squared outputs."""
-        for images in self.inputs():
-            yield model(images).square().mean()
+def example_data() -> Calibration:
+    """Return a calibration for ``example_model``: two batches of three 6x6 images of four channels, and a movement."""
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(3, 4, 6, 6, generator=generator) for _ in range(2)]
+    moved = {name: torch.randn(each.shape, generator=generator) for name, each in parameters(example_model()).items()}
+    return Calibration(batches, lambda model, images: model(images).square().mean(), moved)
 
 
 def check_scorer(factory: Callable[[], Scorer]) -> None:
@@ -63,18 +56,22 @@ def check_scorer(factory: Callable[[], Scorer]) -> None:
     """
     model = example_model()
     masks = Masks.dense(model)
-    scores = factory()(model, ExampleData())
+    scores = factory()(model, example_data())
     for name, mask in masks.items():
         score = scores[name]
         assert score.is_floating_point(), f"the score of {name!r} is {score.dtype}, not floating-point"
         assert score.shape == mask.shape, f"the score of {name!r} has shape {tuple(score.shape)}"
         assert not score.requires_grad, f"the score of {name!r} keeps a graph alive"
     for amount in AMOUNTS:
-        _check_cut(factory, everywhere, amount)
+        check_cut(factory, everywhere, amount)
 
 
-def check_allocation(factory: Callable[[], Allocation]) -> None:
+def check_allocation(factory: Callable[[], Allocation], *, amounts: Sequence[Amount] = AMOUNTS) -> None:
     """Check an allocation: never revives; exact count in total or per tensor; ties; types; and all laws of a cut.
+
+    Args:
+        factory: makes the allocation.
+        amounts: what it can be asked for.
 
     Example:
         >>> from prunekit import everywhere
@@ -83,7 +80,7 @@ def check_allocation(factory: Callable[[], Allocation]) -> None:
     model = example_model()
     dense = Masks.dense(model)
     for scores in _scores(dense):
-        for amount in AMOUNTS:
+        for amount in amounts:
             now = dense
             for _ in range(3):
                 after = factory()(scores, now, amount)
@@ -91,21 +88,53 @@ def check_allocation(factory: Callable[[], Allocation]) -> None:
                 _check_count(now, after, amount)
                 assert after == factory()(scores, now, amount), "two calls give different masks"
                 now = after
-    for amount in AMOUNTS:
-        _check_cut(_weights, factory, amount)
+    for amount in amounts:
+        check_cut(_weights, factory, amount)
 
 
-def _check_cut(scorer: Callable[[], Scorer], allocation: Callable[[], Allocation], amount: Amount) -> None:
-    """Check that a cut only reads the model, repeats exactly, cuts the prunable only, and survives saving."""
+def check_schedule(schedule: Schedule) -> None:
+    """Check a schedule: densities above 0 and at most 1, never rising, the same at every call.
+
+    Example:
+        >>> from prunekit import geometric
+        >>> check_schedule(geometric(0.1))
+    """
+    points = [k / 1000 for k in range(1001)]
+    densities = [schedule(point) for point in points]
+    refuse_rising(densities)
+    assert densities == [schedule(point) for point in points], "two calls give different densities"
+
+
+def check_strategy(strategy: Callable[[int], Plan]) -> None:
+    """Check a strategy: a function of the number of steps alone, whose plan can be walked, within them.
+
+    Example:
+        >>> from prunekit import at_init
+        >>> check_strategy(lambda steps: at_init(steps, density=0.1))
+    """
+    for steps in (1, 20, 1000):
+        plan = checked(strategy(steps))
+        assert plan == strategy(steps), "two calls give different plans"
+        assert plan[-1].end <= steps, f"stage {plan[-1].name} trains past step {steps}"
+        refuse_rising([t.value for stage in plan for _, t in stage.prune_at if not isinstance(t, Rate)])
+
+
+def check_cut(scorer: Callable[[], Scorer], allocation: Callable[[], Allocation], amount: Target) -> None:
+    """Check that a cut only reads the model, repeats exactly, cuts the prunable only, and survives saving.
+
+    Example:
+        >>> from prunekit import everywhere, magnitude
+        >>> check_cut(magnitude, everywhere, Density(0.1))
+    """
     model = example_model().train()
     model[3].eval()
-    model(next(ExampleData().inputs())).sum().backward()
+    model(next(example_data().inputs(model))).sum().backward()
     pruner = Unstructured(scorer(), allocation())
     start = pruner.start(model)
     before, weights = _everything(model), snapshot(model)
-    after = pruner.cut(model, start, amount, ExampleData())
+    after = pruner.cut(model, start, amount, example_data())
     assert _same(before, _everything(model)), "the cut changed weights, buffers, gradients, modes or random state"
-    assert after == Unstructured(scorer(), allocation()).cut(model, start, amount, ExampleData()), "no two cuts agree"
+    assert after == Unstructured(scorer(), allocation()).cut(model, start, amount, example_data()), "no two cuts agree"
     assert pruner.load(after.state_dict()) == after, "saving and loading changes the masks"
     _check_within(start, after)
     after.apply_(model)

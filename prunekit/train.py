@@ -14,8 +14,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
+from prunekit.amount import Target
 from prunekit.data import generator
 from prunekit.errors import CheckpointError, Failed, Interrupted
 from prunekit.files import read_tree, write_tensors, write_tree
@@ -23,10 +24,13 @@ from prunekit.masks import Masks, hold
 from prunekit.plan import Stage
 from prunekit.pruner import Cut
 from prunekit.rewind import restore, snapshot
-from prunekit.schedule import Amount
 from prunekit.store import LAST
-from prunekit.task import Task
+from prunekit.task import Task, to_device
+from prunekit.tracking import track
 from prunekit.trainlog import TrainLog
+
+Movement = Mapping[str, Tensor] | None
+"""What `prunekit.tracking.track` gathers, where the scorer wants it."""
 
 SAVE_EVERY_S = 5.0
 SAVE_SHARE = 0.03  # of the time, at most, goes into checkpoints
@@ -62,6 +66,7 @@ class Loop:
         watch: told of every step.
         stop: asked after every step whether the user wants to stop.
         snapshots: step -> file for the weights that later stages rewind to.
+        tracks: whether the scorer wants to know how training moves the weights.
     """
 
     task: Task
@@ -69,10 +74,11 @@ class Loop:
     accelerator: Accelerator
     folder: Path
     seed: int
-    decide: Callable[[nn.Module, Cut, Amount], Cut]
+    decide: Callable[[nn.Module, Cut, Target, Movement], Cut]
     watch: Watch
     stop: Callable[[], bool]
     snapshots: Mapping[int, Path]
+    tracks: bool = False
 
     @property
     def checkpoint(self) -> Path:
@@ -114,7 +120,8 @@ def train(loop: Loop, model: nn.Module, cut: Cut, load: Callable[[Mapping[str, A
         finally:
             getattr(batches, "close", lambda: None)()  # ends loader workers
     loop.accelerator.free_memory()
-    return Trained(state.cut, None if state.unused is None else sorted(state.unused), state.seconds_before)
+    unused = None if state.unused is None else sorted(state.unused)
+    return Trained(state.cut, unused, state.seconds_before, state.movement)
 
 
 def held(model: nn.Module, cut: Cut) -> AbstractContextManager[object]:
@@ -131,11 +138,13 @@ class Trained:
         cut: the cut obeyed at its end.
         unused: names of parameters that never had a gradient; None without a step.
         seconds_before: time that went into it before it was interrupted and taken up again.
+        movement: how its training moved the weights.
     """
 
     cut: Cut
     unused: list[str] | None
     seconds_before: float
+    movement: Movement
 
 
 @final
@@ -148,6 +157,7 @@ class _State:
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.log = TrainLog(loop.folder / "log.jsonl", steps=loop.stage.end - loop.stage.start.clock)
         self.unused: set[str] | None = None
+        self.movement: Movement = None
         self.saved_clock = -1
         self.seconds_before, self.began_s = 0.0, time.monotonic()
         self.next_save_s = time.monotonic() + SAVE_EVERY_S
@@ -166,6 +176,7 @@ class _State:
             self.unused = None if saved["unused"] is None else set(saved["unused"])
             self.saved_clock = clock = int(saved["clock"])
             self.seconds_before = float(saved["seconds"])
+            self.movement = saved.get("movement")
         if self.loop.writes:
             self.log.cut_back(clock)
         return clock
@@ -182,9 +193,10 @@ class _State:
             if clock == loop.stage.end:
                 return
             if clock in cuts:
-                self.cut = loop.decide(model, self.cut, cuts[clock])
+                self.cut = loop.decide(model, self.cut, cuts[clock], self.movement)
             pauses = [step for step in (*cuts, *loop.snapshots, loop.stage.end) if step > clock]
-            with held(model, self.cut):
+            tracking = track(model, self.movement) if loop.tracks else nullcontext()
+            with held(model, self.cut), tracking as self.movement:
                 clock = self.advance(live, batches, clock, min(pauses))
 
     def save(self, clock: int) -> None:
@@ -207,6 +219,7 @@ class _State:
             "cut": dict(self.cut.state_dict()),
             "unused": None if self.unused is None else sorted(self.unused),
             "seconds": self.seconds_before + time.monotonic() - self.began_s,
+            **({"movement": dict(self.movement)} if self.movement is not None else {}),
         }
         write_tree(self.loop.checkpoint, tree)
         self.saved_clock = clock
@@ -284,8 +297,3 @@ def _prepare(loop: Loop, model: nn.Module, clock: int) -> nn.Module:
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
     prepared: nn.Module = accelerator.prepare_model(model)
     return prepared
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a nested batch."""
-    return tree_map(lambda x: x.to(device, non_blocking=True) if isinstance(x, Tensor) else x, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,14 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prunekit.allocate import everywhere, per_layer
+from prunekit.allocate import Allocation, erk, everywhere, per_layer, shares
+from prunekit.amount import Amount, Density, Rate
 from prunekit.errors import MaskError, SelectionError
 from prunekit.masks import Masks
-from prunekit.registry import Registry
-from prunekit.schedule import Amount, Density, Rate
-from prunekit.testing import check_allocation
-
-REGISTRY = Registry.discover([])
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -37,13 +34,11 @@ def sorted_best(scores: dict[str, Tensor], now: Masks, keep: int) -> Masks:
     return Masks({name: part.reshape(now[name].shape) for name, part in zip(now, parts, strict=True)})
 
 
-@pytest.mark.parametrize("name", REGISTRY.names("allocation"))
+@pytest.mark.parametrize("allocation", [everywhere, per_layer, erk])
 @pytest.mark.parametrize("min_keep", [0, 1])
-def test_laws(name: str, min_keep: int) -> None:
-    if min_keep == 0:
-        check_allocation(REGISTRY.get("allocation", name))
+def test_floors(allocation: Callable[..., Allocation], min_keep: int) -> None:
     scores = {"a": torch.arange(9.0), "b": torch.arange(5.0)}
-    after = REGISTRY.get("allocation", name)(min_keep=min_keep)(scores, dense(scores), Density(0.01))
+    after = allocation(min_keep=min_keep)(scores, dense(scores), Density(0.01))
     assert after.kept == {0: 0, 1: 2}[min_keep]
 
 
@@ -160,3 +155,30 @@ def test_mistakes_are_named() -> None:
         per_layer(rates={"a": 1.5})
     with pytest.raises(SelectionError, match="min_keep must be 0 or more"):
         everywhere(min_keep=-1)
+
+
+def test_erk_by_hand() -> None:
+    # Entries on the axes 10 + 10, 30 + 10 + 3 + 3, 5: at 100 kept of 1,105 the vector's share would be
+    # 100 * 5 / 71 = 7.04 of 5, so it stays whole and the others share 95 as 20 : 46.
+    shapes = {"linear": (10, 10), "conv": (30, 10, 3, 3), "norm": (5,)}
+    scores = {name: torch.rand(shape) for name, shape in shapes.items()}
+    after = erk()(scores, dense(scores), Density(100 / 2805))
+    assert {name: kept for name, (kept, _) in after.per_tensor().items()} == {"linear": 29, "conv": 66, "norm": 5}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 30), st.integers(0, 5)), min_size=1, max_size=6), st.data()
+)
+def test_shares_add_up_within_their_bounds(parts: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    names = [f"t{k}" for k in range(len(parts))]
+    weights = {name: float(weight) for name, (weight, _, _) in zip(names, parts, strict=True)}
+    most = {name: size for name, (_, size, _) in zip(names, parts, strict=True)}
+    least = {name: min(floor, most[name]) for name, (_, _, floor) in zip(names, parts, strict=True)}
+    total = data.draw(st.integers(0, sum(most.values())))
+    found = shares(weights, least, most, total)
+    assert all(least[name] <= found[name] <= most[name] for name in names)
+    assert sum(found.values()) == max(total, sum(least.values()))
+    free = [found[name] / weights[name] for name in names if least[name] < found[name] < most[name]]
+    slack = max((1 / weights[name] for name in names), default=0)
+    assert not free or max(free) - min(free) <= 2 * slack  # in proportion, to the nearest whole numbers

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prunekit.allocate import Allocation, everywhere, per_layer
+from prunekit.amount import Rate
 from prunekit.masks import Masks
 from prunekit.pruner import prune
 from prunekit.rewind import restore, snapshot
-from prunekit.schedule import Rate
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODES: dict[str, Allocation] = {"global": everywhere(), "layerwise": per_layer(rates={"output.weight": 0.5})}

@@ -13,8 +13,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
 
+from prunekit.amount import Density
 from prunekit.errors import CheckpointError, Interrupted, PruneKitError
-from prunekit.execute import Execution, TaskCalibration
+from prunekit.execute import Execution
 from prunekit.files import read_json, read_tensors, write_tensors
 from prunekit.job import Job, bind_job
 from prunekit.masks import Masks
@@ -22,8 +23,8 @@ from prunekit.plan import Rewind, Stage
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
 from prunekit.rewind import snapshot
-from prunekit.schedule import Density
 from prunekit.store import Run
+from prunekit.task import task_data
 
 TOY = str(Path(__file__).with_name("toy.yaml"))
 REGISTRY = Registry.discover([])
@@ -122,7 +123,7 @@ def test_statistics_are_recalibrated_when_trained_weights_are_cut(tmp_path: Path
     after = weights(path, "01-0.2500")
     model = job.model()
     model.load_state_dict({**model.state_dict(), **after})
-    inputs = torch.stack(list(TaskCalibration(job.task, model, torch.device("cpu")).inputs()))
+    inputs = torch.stack(list(task_data(job.task, torch.device("cpu")).inputs(model)))
     hidden = model[0](inputs)
     assert torch.allclose(after["1.running_mean"], hidden.mean(dim=(0, 1)), atol=1e-6)
     assert not torch.allclose(after["1.running_mean"], weights(path, "00-1.0000")["1.running_mean"], atol=1e-6)

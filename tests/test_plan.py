@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunekit.amount import Density, Rate
 from prunekit.errors import RecipeError, SelectionError
 from prunekit.plan import Plan, Rewind, Stage, checked, gradual, iterative, rewind_point
-from prunekit.schedule import Density, Rate, cubic, explicit, geometric, levels, linear
+from prunekit.schedule import cubic, explicit, geometric, levels, linear
 
 
 def test_density_keeps_the_rounded_share() -> None:

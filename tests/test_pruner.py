@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.allocate import per_layer
+from prunekit.amount import Density, Rate
 from prunekit.errors import SelectionError
 from prunekit.masks import Masks, hold
-from prunekit.pruner import Cut, Pruner, Unstructured, prune, solve_total
+from prunekit.pruner import Cut, Pruner, Unstructured, prune
 from prunekit.rewind import restore, snapshot
-from prunekit.schedule import Density, Rate
 from prunekit.score import Calibration, magnitude
-from prunekit.testing import ExampleData, check_scorer, example_model
+from prunekit.target import solve_total
+from prunekit.testing import check_scorer, example_data, example_model
 
 
 def test_default_is_global_magnitude() -> None:
@@ -67,7 +68,7 @@ def test_whatever_a_scorer_does_is_put_back() -> None:
         python_random.seed(5)
         check_scorer(lambda: seeded(rude))
     frozen = [parameter.requires_grad for parameter in model.parameters()]
-    prune(model, Masks.dense(model), 0.5, scorer=rude, data=ExampleData())
+    prune(model, Masks.dense(model), 0.5, scorer=rude, data=example_data())
     assert [parameter.requires_grad for parameter in model.parameters()] == frozen
     before = snapshot(model)
 
@@ -76,7 +77,7 @@ def test_whatever_a_scorer_does_is_put_back() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        prune(model, Masks.dense(model), 0.5, scorer=failing, data=ExampleData())
+        prune(model, Masks.dense(model), 0.5, scorer=failing, data=example_data())
     assert all(torch.equal(tensor, before[name]) for name, tensor in snapshot(model).items())
 
 
@@ -94,7 +95,7 @@ def test_a_scorer_that_needs_data_says_so() -> None:
     with pytest.raises(SelectionError, match="looks at losses: pass data="):
         prune(model, Masks.dense(model), 0.5, scorer=rude)
     with pytest.raises(SelectionError, match="looks at network inputs: pass data="):
-        prune(model, Masks.dense(model), 0.5, scorer=lambda model, data: {"": next(data.inputs())})
+        prune(model, Masks.dense(model), 0.5, scorer=lambda model, data: {"": next(data.inputs(model))})
 
 
 def test_solve_total_meets_the_asked_count_exactly() -> None:

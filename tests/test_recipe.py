@@ -46,7 +46,7 @@ def test_the_resolved_recipe_states_every_default_and_resolves_to_itself() -> No
         ("strategy.schedule.densty=1", r"strategy\.schedule has no option 'densty': did you mean 'density'"),
         ("strategy.rounds=0", "rounds must be at least 1"),
         ("strategy.rewind=initial", "rewind: 'initial' is not one of"),
-        ("strategy.of=total", "strategy.of must be 'prunable' or 'all'"),
+        ("strategy.of=total", "strategy.of must be one of prunable, all, macs"),
         ("strategy.name=iterativ", "no strategy 'iterativ': did you mean 'iterative'"),
         ("prune.include=[nothing*]", "matches no name"),
         ("prune.scorer.name=5", r"prune\.scorer\.name must be a text, not 5"),

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from prunekit.amount import Density
 from prunekit.errors import RunError
 from prunekit.files import write_text
 from prunekit.plan import Rewind, Stage
 from prunekit.recipe import Recipe
-from prunekit.schedule import Density
 from prunekit.store import Run, done_stages, stored_plan
 
 STAGE = Stage("00-1.0000", Rewind(0, 0), 5, ((5, Density(0.5)),))

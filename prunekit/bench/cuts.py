@@ -54,8 +54,8 @@ def at_density(ticket: Ticket, density: float) -> Ticket:
     import torch
 
     from prunekit.allocate import per_layer
+    from prunekit.amount import Density
     from prunekit.masks import Masks
-    from prunekit.schedule import Density
 
     own, masks, tensors = ticket.masks.density, ticket.masks, dict(ticket.tensors)
     if density == own:

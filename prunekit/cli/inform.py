@@ -17,6 +17,7 @@ from prunekit.registry import KINDS, Registry
 
 if TYPE_CHECKING:
     from prunekit.job import Job
+    from prunekit.plan import Rewind
     from prunekit.report.table import Table as Plain
 
 PROBE_STEPS = 3
@@ -65,15 +66,13 @@ def show_plan(name: str, overrides: Sequence[str]) -> None:
     seconds = step_seconds(job)
     shown = Table("stage", "steps", "rewind", "kept of prunable", "kept of all", "about", box=None, pad_edge=False)
     for stage, (_, density) in zip(job.plan, expected(job.plan, prunable), strict=True):
-        kept = round(density * prunable)
+        counts = ("by multiply-adds", "") if density is None else kept_texts(round(density * prunable), prunable, total)
         steps = stage.end - stage.start.clock
-        weights = "trained weights" if stage.start.weights is None else f"weights of step {stage.start.weights}"
         shown.add_row(
             stage.name,
             f"{stage.start.clock}..{stage.end}",
-            f"{weights}, clock {stage.start.clock}",
-            f"{kept:,} ({density:.2%})",
-            f"{total - prunable + kept:,} ({(total - prunable + kept) / total:.2%})",
+            f"{start_text(stage.start)}, clock {stage.start.clock}",
+            *counts,
             f"{steps * seconds / 60:.1f} min",
         )
     console = Console(soft_wrap=True)
@@ -84,6 +83,19 @@ def show_plan(name: str, overrides: Sequence[str]) -> None:
         f"about {whole / 60:.1f} min of training here, from {PROBE_STEPS} steps of {seconds * 1000:.0f} ms each; "
         "evaluation comes on top"
     )
+
+
+def kept_texts(kept: int, prunable: int, total: int) -> tuple[str, str]:
+    """Return what is kept of the prunable parameters and of all."""
+    remaining = total - prunable + kept
+    return f"{kept:,} ({kept / prunable:.2%})", f"{remaining:,} ({remaining / total:.2%})"
+
+
+def start_text(start: Rewind) -> str:
+    """Say where a stage's weights come from."""
+    if start.reinit is not None:
+        return f"initialisation of seed {start.reinit}"
+    return "trained weights" if start.weights is None else f"weights of step {start.weights}"
 
 
 def step_seconds(job: Job) -> float:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from prunekit.amount import Density, Rate
 from prunekit.job import Job, bind_job, expected
 from prunekit.masks import Masks
 from prunekit.plan import Rewind
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
-from prunekit.schedule import Density, Rate
 
 
 @pytest.fixture(scope="module")
