@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prunekit.flow import synflow
     from prunekit.gradients import fisher, grasp, snip, taylor
     from prunekit.groups import n_of_m, per_output
+    from prunekit.imaging import ImageCall, image_call
     from prunekit.masks import Masks, hold
     from prunekit.measure import macs_per_tensor
     from prunekit.plan import Rewind, Stage, at_init, gradual, iterative, one_shot
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Calibration": "calibration",
     "Density": "amount",
+    "ImageCall": "imaging",
     "MacDensity": "amount",
     "Masks": "masks",
     "Measure": "task",
@@ -57,6 +59,7 @@ _HOME = {
     "gradual": "plan",
     "grasp": "gradients",
     "hold": "masks",
+    "image_call": "imaging",
     "iterative": "plan",
     "lamp": "score",
     "levels": "schedule",
@@ -90,6 +93,7 @@ _HOME = {
 __all__ = [
     "Calibration",
     "Density",
+    "ImageCall",
     "MacDensity",
     "Masks",
     "Measure",
@@ -115,6 +119,7 @@ __all__ = [
     "gradual",
     "grasp",
     "hold",
+    "image_call",
     "iterative",
     "lamp",
     "levels",
