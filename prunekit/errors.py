@@ -60,7 +60,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         "did you mean 'magnitude'? Known: magnitude, random."
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    guess = f"did you mean {close[0]!r}? " if close else ""
+    lowered = {each.lower(): each for each in names} | {each: each for each in names}
+    close = difflib.get_close_matches(name, lowered, n=1) or difflib.get_close_matches(name.lower(), lowered, n=1)
+    guess = f"did you mean {lowered[close[0]]!r}? " if close else ""
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return f"{guess}Known: {listed or 'none'}."

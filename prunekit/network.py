@@ -16,34 +16,40 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from prunekit.errors import CheckpointError, PruneKitError, RecipeError
 from prunekit.recipe import Named, resolve
-from prunekit.registry import KINDS, Registry
+from prunekit.registry import FAMILIES, KINDS, Registry
 
 Network = str | Mapping[str, Any] | Named | Callable[[], nn.Module]
 """A name, a name with options, or a factory."""
 
-FETCHES = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
-"""Options with which timm reads or downloads weights."""
+FETCHES = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights"}
+"""Options with which networks read or download weights."""
 
 LARGEST = 100_000
 """No harmless network has more of anything that it counts."""
+
+MOST_RATES = 1024
+"""Layers whose rates may be real numbers while a network is measured."""
 
 
 def bind_network(network: Network) -> Callable[[], nn.Module]:
     """Look up a network's name and check its options; call the result for a fresh one.
 
     Args:
-        network: a registered name (``prunekit list``), ``timm:NAME``, ``python:module:factory``, or ``task:NAME`` (the
-            network that a task builds, with the task's options); with options where it is a mapping, or a text such as
-            ``{name: promptir, width: 32}``. A factory is returned as it is.
+        network: a registered name (``prunekit list``), ``timm:NAME``, ``spandrel:ARCH``, ``spandrel:FILE`` (the network
+            that a weights file fits, with these weights), ``python:module:factory``, or ``task:NAME`` (the network that
+            a task builds, with the task's options); with options where it is a mapping, or a text such as ``{name:
+            promptir, width: 32}``. A factory is returned as it is.
 
     Returns:
         A factory, to be called under the random seed that the caller wants.
 
     Raises:
         RecipeError, PluginError: no such name or option, or the code behind it cannot be imported.
+        CheckpointError: a weights file that is named cannot be read, or nobody knows what it is of.
 
     Example:
         >>> bind_network("{name: 'python:torch.nn:Linear', in_features: 3, out_features: 2}")()
@@ -83,10 +89,21 @@ def is_harmless(network: Mapping[str, Any]) -> bool:
         (True, False)
     """
     name = network.get("name")
-    if not isinstance(name, str) or ":" in name.removeprefix("timm:"):
+    if not isinstance(name, str) or not re.fullmatch(r"(timm:)?[^:]*|spandrel:\w+", name):
         return False
     options = {key: value for key, value in network.items() if key != "name" and not (key in FETCHES and not value)}
     return all(key not in FETCHES and key not in KINDS and _is_plain(value) for key, value in options.items())
+
+
+def without_sources(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a description without the options that say where weights came from: for files that hold the weights.
+
+    Example:
+        >>> without_sources({"name": "spandrel:NAFNet", "width": 16, "weights": "nafnet.pth"})
+        {'name': 'spandrel:NAFNet', 'width': 16}
+    """
+    installed = str(network.get("name")).startswith(tuple(f"{family}:" for family in FAMILIES))
+    return {key: value for key, value in network.items() if not (installed and key in FETCHES)}
 
 
 def _is_plain(value: Any) -> bool:
@@ -121,7 +138,7 @@ def build_bounded(network: Network, *, tensors: int, entries: int) -> nn.Module:
     factory = bind_network(network)
     with torch.random.fork_rng(devices=[]), _bounded(tensors, entries):
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _Rates():
                 factory()
         except CheckpointError:
             raise
@@ -132,6 +149,17 @@ def build_bounded(network: Network, *, tensors: int, entries: int) -> nn.Module:
             ) from cause
     with torch.random.fork_rng(devices=[]), _bounded(tensors, entries):
         return factory()
+
+
+class _Rates(TorchFunctionMode):
+    """Lets short ranges be real numbers: networks read the rates of their layers from them, one by one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        steps = kwargs.get("steps", args[2] if len(args) > 2 else None)
+        if func is torch.linspace and isinstance(steps, int) and steps <= MOST_RATES:
+            kwargs = {"device": "cpu", **kwargs}
+        return func(*args, **kwargs)
 
 
 @contextmanager

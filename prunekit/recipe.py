@@ -152,7 +152,7 @@ def bind(
         given: parameters the caller will supply itself; not allowed as options.
 
     Returns:
-        Every option, each converted to its annotated type.
+        Every option that a recipe can hold, each converted to its annotated type.
 
     Raises:
         RecipeError: unknown option (suggests the nearest), missing one, or a wrong type.
@@ -170,7 +170,7 @@ def bind(
             bound[key] = _typed(hints.get(key, Any), options[key], f"{where}.{key}")
         elif parameter.default is inspect.Parameter.empty:
             raise RecipeError(f"{where}.{key} is missing: add it to the recipe or give {where}.{key}=VALUE.")
-        else:
+        elif not callable(parameter.default):  # a class or a function is left to the factory: no recipe can hold it
             bound[key] = parameter.default
     return bound
 
@@ -239,7 +239,8 @@ def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Se
         key: parts[key].tree if key in parts else _plain(value, f"{where}.{key}") for key, value in arguments.items()
     }
     build = partial(_built, spec.name, factory) if kind == "network" else factory
-    return Bound(factory=build, arguments=arguments, tree={"name": spec.name, **plain})
+    name = getattr(factory, "recipe_name", spec.name)  # of a weights file, what it is of
+    return Bound(factory=build, arguments=arguments, tree={"name": name, **plain})
 
 
 def _built(name: str, factory: Callable[..., Any], /, **options: Any) -> Any:

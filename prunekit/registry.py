@@ -53,6 +53,9 @@ BUILT_IN = {
     },
 }
 
+FAMILIES = {"timm": "prunekit.families:of_timm", "spandrel": "prunekit.families:of_spandrel"}
+"""Packages whose networks go by ``package:name``, and what looks a name up there."""
+
 
 @final
 @dataclass(frozen=True)
@@ -141,15 +144,16 @@ class Registry:
     def find(self, kind: str, name: str) -> Entry:
         """Return the entry of a registered name, or of one that is registered nowhere.
 
-        ``python:module:attribute`` names one's own code, and the network ``timm:NAME`` a model of timm.
+        ``python:module:attribute`` names one's own code, ``timm:NAME`` and ``spandrel:NAME`` those packages' networks.
 
         Raises:
             RecipeError: there is none; suggests the nearest name.
         """
         if name.startswith("python:"):
             return Entry(kind, name, name.removeprefix("python:"), "your own code")
-        if kind == "network" and name.startswith("timm:"):
-            return Entry(kind, name, "timm", "timm")
+        family = _family(kind, name)
+        if family:
+            return Entry(kind, name, FAMILIES[family], family)
         entry = self.entries.get((kind, name))
         if entry is None:
             raise RecipeError(f"there is no {kind} {name!r}: {nearest(name, self.names(kind))}")
@@ -157,13 +161,11 @@ class Registry:
 
     def get(self, kind: str, name: str) -> Any:
         """Return the thing itself, imported now; raises as `find` and `Entry.load` do."""
-        entry = self.find(kind, name)
-        return _timm_model(entry) if entry.target == "timm" else entry.load()
+        thing = self.find(kind, name).load()
+        return thing(name.partition(":")[2]) if _family(kind, name) else thing
 
 
-def _timm_model(entry: Entry) -> Any:
-    """Return the factory of a model that timm has registered; nothing else of timm goes by a name."""
-    timm, name = entry.load(), entry.name.removeprefix("timm:")
-    if not timm.is_model(name):
-        raise RecipeError(f"timm has no model {name!r}: {nearest(name, timm.list_models())}")
-    return timm.models.model_entrypoint(name)
+def _family(kind: str, name: str) -> str:
+    """Return the package whose network a name is; nothing if it is none."""
+    package, colon, _ = name.partition(":")
+    return package if kind == "network" and colon and package in FAMILIES else ""

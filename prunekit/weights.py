@@ -19,6 +19,9 @@ from prunekit.errors import CheckpointError
 WRAPPERS = ("net.", "module.", "_orig_mod.")
 """What Lightning modules, data parallelism and torch.compile put before a name."""
 
+HOLDERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
+"""Keys under which files hold their weights, the averaged ones first."""
+
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Copy the weights in a file into ``model``: every entry, or none.
@@ -26,7 +29,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: the network the file was made with, on any device and in any floating-point type.
         path: ``.safetensors``, or anything ``torch.save`` wrote: a bare state dict, or a Lightning checkpoint, whose
-            entries stand under ``state_dict`` and begin with ``net.``.
+            entries stand under ``state_dict`` and begin with ``net.``, or one of the other holders in ``HOLDERS``.
 
     Raises:
         CheckpointError: the file is missing, truncated, not a checkpoint, asks to run code, or is of another network.
@@ -42,7 +45,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     wanted = model.state_dict()
-    found = {_bare(name, wanted): tensor for name, tensor in _read(path).items()}
+    found = {_bare(name, wanted): tensor for name, tensor in read_weights(path).items()}
     refuse_unfitting(found, wanted, str(path))
     model.load_state_dict(found)
 
@@ -62,19 +65,24 @@ def refuse_unfitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], 
         )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Return the named tensors in a file."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors in a file, as it names them.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, not a checkpoint, or asks to run code.
+    """
     if not path.is_file():
         raise CheckpointError(
             f"{path}: there is no such file. Give the path of a .safetensors, .pt, .pth or .ckpt file."
         )
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
-        held = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+    held = content if isinstance(content, Mapping) else {}
+    state = next((held[key] for key in HOLDERS if isinstance(held.get(key), Mapping)), held)
+    if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        found = ", ".join(map(str, list(held)[:5])) if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(
-            f"{path} holds no weights that can be found: a state dict was expected, or one under the key 'state_dict', "
-            f"and it holds {held or 'nothing'}."
+            f"{path} holds no weights that can be found: a state dict was expected, or one under a key such as "
+            f"'state_dict' or 'params', and it holds {found or 'nothing'}."
         )
     return {str(name): tensor for name, tensor in state.items()}
 

@@ -127,6 +127,15 @@ def test_a_plugin_that_fails_to_import_leaves_the_other_verbs_alone() -> None:
     assert "command 'bad' of an installed package could not be imported" in str(error)
 
 
+def test_list_shows_the_names_that_need_no_entry_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "list") == 0
+    rows = {tuple(line.split()[:2]) for line in capsys.readouterr().out.splitlines()}
+    assert {("scorer", "magnitude"), ("network", "timm:NAME"), ("network", "spandrel:ARCH")} < rows
+    assert {("network", "spandrel:FILE.pth"), ("any", "python:MODULE:NAME")} < rows
+
+
 def test_cp_never_overwrites(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,15 +23,24 @@ if TYPE_CHECKING:
 PROBE_STEPS = 3
 COLUMNS = 5
 DENSE = ("weights file", "MACs dense")
+UNREGISTERED = (
+    ("network", "timm:NAME", "timm, any model"),
+    ("network", "spandrel:ARCH", "spandrel, any architecture"),
+    ("network", "spandrel:FILE.pth", "spandrel, what the weights fit"),
+    ("any", "python:MODULE:NAME", "your own code"),
+)
+"""What needs no entry: kind, name, where it comes from."""
 
 
 def show_registry() -> None:
-    """Print every registered name, its kind and the package it comes from."""
+    """Print every registered name, its kind and the package it comes from, then the names that need no entry."""
     registry = Registry.discover()
     shown = Table("kind", "name", "from", box=None, pad_edge=False)
     for kind in KINDS:
         for name in registry.names(kind):
             shown.add_row(kind, name, registry.find(kind, name).distribution)
+    for row in UNREGISTERED:
+        shown.add_row(*row)
     Console().print(shown)
 
 

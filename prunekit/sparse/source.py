@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from prunekit.errors import CheckpointError, RecipeError, RunError
 from prunekit.files import read_json, read_tensors
+from prunekit.imaging import image_call
 from prunekit.masks import Masks
-from prunekit.network import bind_network
+from prunekit.network import bind_network, without_sources
 from prunekit.recipe import Bound
+from prunekit.registry import FAMILIES
 from prunekit.sparse.ticket import About, Ticket
 from prunekit.sparse.ticket_file import is_ticket, read_ticket, save_ticket
 from prunekit.store import done_stages, read_recipe_file
@@ -110,7 +112,7 @@ def load(source: str | Path, *, stage: str | None = None, network: str | Mapping
         if network is not None and not is_ticket(path):
             return _of_network(network, path)
         ticket = read_ticket(path)
-    elif len(path.parts) > 1 or path.suffix in WEIGHTS:
+    elif str(source).partition(":")[0] not in FAMILIES and (len(path.parts) > 1 or path.suffix in WEIGHTS):
         raise CheckpointError(f"{source}: there is no such file or run directory.")
     else:
         return _of_name(str(source), network)
@@ -140,7 +142,9 @@ def _of_run(run: Path, stage: str | None) -> Ticket:
     options = recipe.task.options
     given = facts.get("input") or {}
     about = About(
-        network=_spec(options["network"]) if "network" in options else {"name": f"task:{recipe.task.name}", **options},
+        network=without_sources(_spec(options["network"]))
+        if "network" in options
+        else {"name": f"task:{recipe.task.name}", **options},
         parameters=facts["total"],
         input_shape=given.get("shape"),
         input_dtype=given.get("dtype", "float32"),
@@ -164,21 +168,33 @@ def _of_name(name: str, network: str | Mapping[str, Any] | None) -> Ticket:
 
 def _of_network(network: str | Mapping[str, Any], weights: Path | None = None) -> Ticket:
     """Return a network with the weights in a file, or at its initialisation, with nothing cut."""
+    bound = bind_network(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = bind_network(network)()
+        model = bound()
     if weights is not None:
         load_weights(model, weights)
+    tree = bound.tree if isinstance(bound, Bound) else _spec(network)
+    about = About(network=without_sources(tree), input_shape=_input_shape(model), prunekit=version("prunekit"))
+    trained = weights is not None or bool(tree.get("weights"))
+    return dataclasses.replace(Ticket.of(model, Masks.dense(model), about), trained=trained)
+
+
+def _input_shape(model: nn.Module) -> list[int]:
     known = getattr(model, "default_cfg", {}).get("input_size")  # timm's models say what they were made for
-    shape = [1, *known] if known else list(ASSUMED)
-    about = About(network=_tree(network), input_shape=shape, prunekit=version("prunekit"))
-    return dataclasses.replace(Ticket.of(model, Masks.dense(model), about), trained=weights is not None)
+    if known:
+        return [1, *known]
+    try:
+        call = image_call(model)
+    except RecipeError:
+        return list(ASSUMED)
+    return list(call.input(model, torch.zeros(1, call.channels, *ASSUMED[2:])).shape)
 
 
 def _tree(network: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return a network's name with all its options, checked."""
     bound = bind_network(network)
-    return bound.tree if isinstance(bound, Bound) else _spec(network)
+    return without_sources(bound.tree if isinstance(bound, Bound) else _spec(network))
 
 
 def _spec(network: Any) -> dict[str, Any]:
