@@ -57,18 +57,29 @@ def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def matching(pattern: str, names: Iterable[str], what: str) -> list[str]:
     """Return the names that the glob ``pattern`` matches, case-sensitively; ``what`` says where the pattern stood.
 
+    ``*``, ``?`` and ``[...]`` are those of a shell, and ``{a,b}`` is either of both; one of them is enough.
+
     Raises:
         SelectionError: it matches none of them.
 
     Example:
-        >>> matching("*.weight", ["a.weight", "a.bias"], "include")
+        >>> matching("*.{weight,scale}", ["a.weight", "a.bias"], "include")
         ['a.weight']
     """
-    known = list(names)
-    found = [name for name in known if fnmatchcase(name, pattern)]
+    known, globs = list(names), _spelled_out(pattern)
+    found = [name for name in known if any(fnmatchcase(name, glob) for glob in globs)]
     if not found:
         raise SelectionError(f"{what}: {pattern!r} matches no name; {nearest(pattern, known)}")
     return found
+
+
+def _spelled_out(pattern: str) -> list[str]:
+    """Return a glob for each choice that the braces in a pattern leave."""
+    head, opened, rest = pattern.partition("{")
+    inside, closed, tail = rest.partition("}")
+    if not (opened and closed):
+        return [pattern]
+    return [glob for each in inside.split(",") for glob in _spelled_out(head + each + tail)]
 
 
 def prunable(
@@ -80,7 +91,8 @@ def prunable(
 
     Args:
         model: bare or wrapped (``module.``, ``_orig_mod.``).
-        include: globs over full names; any floating-point parameter that matches one, norm scales and prompts too.
+        include: globs (see `matching`) over full names; any floating-point parameter that matches one, norm scales and
+            prompts too.
         exclude: globs over full names to leave out of what the other two choose.
         types: class names, base classes count, e.g. ``"Conv2d"``: ``weight`` of such modules, or, with ``include``,
             what it matches among their parameters.

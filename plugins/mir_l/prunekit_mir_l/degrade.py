@@ -1,7 +1,7 @@
 """What is done to clean images: noise as published, and synthetic rain and haze; each a function of its generator.
 
-Images are uint8 of shape (height, width, 3). Rain and haze here are made up to be plausible and quick: figures on them
-are not comparable with figures on any published set.
+Images are uint8 of shape (height, width, 3); noise falls on grey ones, of shape (height, width, 1), too. Rain and haze
+here are made up to be plausible and quick: figures on them are not comparable with figures on any published set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Window:
     image: tuple[int, int]
 
     def cut(self, pixels: Pixels) -> Pixels:
-        """Return the crop of an image of shape (height, width, 3)."""
+        """Return the crop of an image of shape (height, width, channels)."""
         return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from prunekit.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
-"""uint8 of shape (height, width, 3), RGB."""
+"""uint8 of shape (height, width, 3), RGB; or (height, width, 1), grey."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -44,6 +44,16 @@ def read_rgb(path: Path | str) -> Pixels:
             return np.asarray(_rgb(ImageOps.exif_transpose(image)))
     except _BROKEN as error:
         raise DataError(_why(Path(path), error)) from error
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Return the luma of RGB pixels, ``round(0.299 R + 0.587 G + 0.114 B)`` (BT.601): uint8, shape (height, width, 1).
+
+    Example:
+        >>> grey(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], dtype=np.uint8))[:, :, 0].tolist()
+        [[76, 150, 29]]
+    """
+    return np.array(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
 
 
 def size_of(path: Path | str) -> tuple[int, int]:

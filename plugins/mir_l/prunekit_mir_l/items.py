@@ -39,6 +39,11 @@ class Item:
         """The file's name, that of the degraded image where there is one."""
         return (self.input or self.target).name
 
+    @property
+    def is_noise(self) -> bool:
+        """Whether noise is what is to be removed."""
+        return self.task.startswith("denoise")
+
     def degraded(self, clean: Pixels, rng: np.random.Generator, window: Window) -> Pixels:
         """Make the input of an item that has no degraded image, from the part of its target inside ``window``."""
         if self.task == "derain":

@@ -13,12 +13,15 @@ Floats = npt.NDArray[np.float32]
 PROTOCOL = "RGB, float, clipped to [0, 1], per image; SSIM uniform 7x7"
 """How both metrics are computed here; a mean over images is the mean of their metrics."""
 
+GREY_PROTOCOL = f"grey (BT.601 luma, 8 bits){PROTOCOL.removeprefix('RGB')}"
+"""The same for networks that restore grey images; not comparable."""
+
 
 def psnr(image: Floats, target: Floats) -> float:
     """Return the peak signal-to-noise ratio in dB, of peak 1; infinite for equal images.
 
     Args:
-        image: float RGB of shape (height, width, 3); clipped to [0, 1] here.
+        image: float of shape (height, width, channels); clipped to [0, 1] here.
         target: the same, in [0, 1].
 
     Example:
@@ -33,7 +36,7 @@ def ssim(image: Floats, target: Floats) -> float:
     """Return the structural similarity, at most 1: the mean over channels and all pixels but a border of 3.
 
     Args:
-        image: float RGB of shape (height, width, 3), both sides at least 7; clipped to [0, 1] here.
+        image: float of shape (height, width, channels), both sides at least 7; clipped to [0, 1] here.
         target: the same, in [0, 1].
 
     Reference:

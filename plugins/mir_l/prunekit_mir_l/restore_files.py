@@ -13,10 +13,10 @@ from torch import nn
 
 import prunekit as pk
 from prunekit.environment import keep_heap
-from prunekit.errors import DataError, RunError
+from prunekit.errors import DataError, RecipeError, RunError
+from prunekit.imaging import ImageCall, image_call
 from prunekit.sparse.native import kernels
-from prunekit_mir_l.images import Pixels, read_rgb
-from prunekit_mir_l.restore import MULTIPLE, restore_image
+from prunekit_mir_l.images import Pixels, grey, read_rgb
 
 FAST_SIDE = 128
 """Pixels a side of the image on which layers are timed."""
@@ -38,7 +38,8 @@ def restore_files(
 ) -> Iterator[str]:
     """Restore each image and write it to ``out`` under its own name; yields a line of text for each.
 
-    JPEG is written at quality 95 without chroma subsampling, everything else without loss.
+    A network of grey images restores the luma (BT.601), and what is written is grey. JPEG is written at quality 95
+    without chroma subsampling, everything else without loss.
 
     Args:
         source: a run directory of a restoration network, a ticket file, or a weights file with ``network``.
@@ -62,42 +63,45 @@ def restore_files(
             raise DataError(f"{target} exists already and is left as it is; choose another folder with -o.")
         if targets.count(target) > 1:
             raise DataError(f"two images are called {image.name}; restore them into different folders.")
-    model = load(source, stage=stage, network=network)
+    model, call = load(source, stage=stage, network=network)
     if fast:
         keep_heap()
         if kernels() is not None:
-            model = pk.sparse.compile(model, torch.zeros(1, 3, FAST_SIDE, FAST_SIDE))
+            model = pk.sparse.compile(model, call.input(model, torch.zeros(1, call.channels, FAST_SIDE, FAST_SIDE)))
     for image, target in zip(images, targets, strict=True):
-        write(restored(model, read_rgb(image)), target)
+        write(restored(model, call, read_rgb(image)), target)
         yield f"{image} -> {target}"
 
 
-def load(source: Path, *, stage: str | None = None, network: str | None = None) -> nn.Module:
-    """Return a ticket's network in eval mode on the CPU, tried on a small image.
+def load(source: Path, *, stage: str | None = None, network: str | None = None) -> tuple[nn.Module, ImageCall]:
+    """Return a ticket's network in eval mode on the CPU, and how it wants to be called.
 
     Raises:
-        RunError: it does not turn RGB images into RGB images of the same size.
+        RunError: it does not turn images into images of the same size.
         PruneKitError: as ``prunekit.load`` and ``Ticket.model``.
     """
     ticket = pk.load(source, stage=stage, network=network)
     if not ticket.trained:
         raise RunError(f"{source} is the name of a network that nobody trained; give a run or a file.")
     model = ticket.model()
-    side = 2 * MULTIPLE
     try:
-        fits = restored(model, np.zeros((side, side, 3), dtype=np.uint8)).shape == (side, side, 3)
-    except (RuntimeError, TypeError, ValueError, IndexError):
-        fits = False
-    if not fits:
-        raise RunError(f"{source} holds a network that does not turn RGB images into RGB images of the same size.")
-    return model
+        return model, image_call(model)
+    except RecipeError as error:
+        raise RunError(f"{source} holds a network that restores no images: {error}") from error
 
 
-def restored(model: nn.Module, pixels_hwc: Pixels) -> Pixels:
-    """Return the restored image: clipped to [0, 1], rounded to 8 bits."""
-    x_bchw = torch.from_numpy(pixels_hwc.copy()).permute(2, 0, 1)[None].float() / 255
+def restored(model: nn.Module, call: ImageCall, pixels_hwc: Pixels) -> Pixels:
+    """Return the restored image, grey where the network wants it: clipped to [0, 1], rounded to 8 bits.
+
+    Args:
+        model: the network.
+        call: how it wants to be called.
+        pixels_hwc: RGB.
+    """
+    seen_hwc = grey(pixels_hwc) if call.channels == 1 else pixels_hwc
+    x_bchw = torch.from_numpy(seen_hwc.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        y_bchw = restore_image(model, x_bchw).clamp(0, 1)
+        y_bchw = call(model, x_bchw).clamp(0, 1)
     rounded: Pixels = (y_bchw[0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8)
     return rounded
 
@@ -108,7 +112,9 @@ def write(pixels_hwc: Pixels, target: Path) -> None:
     with target.open("xb") as file:
         try:
             kind = Image.registered_extensions()[target.suffix.lower()]
-            Image.fromarray(pixels_hwc).save(file, format=kind, **_QUALITY.get(target.suffix.lower(), {}))
+            Image.fromarray(pixels_hwc.squeeze(2) if pixels_hwc.shape[2] == 1 else pixels_hwc).save(
+                file, format=kind, **_QUALITY.get(target.suffix.lower(), {})
+            )
         except BaseException as cause:
             target.unlink()  # no half a picture under a good name
             if not isinstance(cause, (KeyError, OSError, ValueError)):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +19,9 @@ from torch.optim import AdamW, Optimizer
 
 from prunekit.data import batches, epoch_steps, share
 from prunekit.errors import RecipeError, nearest
+from prunekit.imaging import ImageCall, image_call
 from prunekit.network import Network, bind_network
+from prunekit.recipe import Bound
 from prunekit.task import Measure, Sample
 from prunekit_mir_l import metrics
 from prunekit_mir_l.dataset import AUGMENT, Crops, as_tensor, evaluation_pair
@@ -26,16 +29,17 @@ from prunekit_mir_l.embedded import embedded
 from prunekit_mir_l.folders import MIN_TEST_SIDE, folders
 from prunekit_mir_l.images import ImageCache, Pixels
 from prunekit_mir_l.items import SIGMAS, TASKS, Item
-from prunekit_mir_l.restore import MULTIPLE, restore_image
 
 SAMPLE_SIDE = 192
 EXAMPLE_SIDE = 128
+CHANNELS = {"rgb": 3, "grey": 1}
 
 
 def mir_l(
     *,
     data: str = "embedded",
     network: Network = "promptir_tiny",
+    color: str | None = None,
     tasks: Sequence[str] | None = None,
     sigmas: Sequence[int] = SIGMAS,
     repeats: Mapping[str, int] | None = None,
@@ -58,12 +62,14 @@ def mir_l(
     Args:
         data: ``"embedded"``, or a folder in the published layout.
         network: name of a restoration network that keeps the size of its images, and its options (see
-            ``prunekit.network.bind_network``), or a factory.
+            ``prunekit.network.bind_network``), or a factory. How it wants to be called is found by trying.
+        color: ``"rgb"`` or ``"grey"`` (BT.601 luma, as grey denoisers are trained and tested); None takes RGB where the
+            network does. Noise is added to what is seen, rain and haze are made in colour.
         tasks: among ``"denoise"``, ``"derain"``, ``"dehaze"``; None takes all that the data has.
         sigmas: noise levels of ``"denoise"``, on the 0..255 scale.
         repeats: task -> visits of a training item in an epoch (at each sigma, for noise), where they are to differ from
             the embedded data's 1, 4, 2 or the published 3, 120, 1 for denoise, derain, dehaze.
-        patch: side of the training crops in pixels, a multiple of 8.
+        patch: side of the training crops in pixels, a multiple of what the network halves (8 for PromptIR).
         batch: samples per optimiser step, over all processes.
         steps: length of a training in optimiser steps; or
         epochs: its length in passes over the training set.
@@ -78,7 +84,7 @@ def mir_l(
         seed: of data order, crops and degradations. Test images are degraded alike whatever the seed.
 
     Raises:
-        RecipeError: an option has no meaning.
+        RecipeError: an option has no meaning, or the network makes no images of the size and colour that it is given.
         DataError: the data folder cannot be used.
     """
     for name in (*(tasks or ()), *(repeats or ())):
@@ -90,7 +96,7 @@ def mir_l(
     )
     _known("augment", augment, AUGMENT)
     _known("lr_per", lr_per, ("step", "epoch"))
-    _need(patch > 0 and patch % MULTIPLE == 0, f"patch is {patch}: it must be a positive multiple of {MULTIPLE}.")
+    _known("color", color or "rgb", CHANNELS)
     _need(
         test_crop is None or (test_crop > 0 and test_crop % MIN_TEST_SIDE == 0),
         f"test_crop is {test_crop}: give a positive multiple of {MIN_TEST_SIDE}, or null.",
@@ -106,10 +112,15 @@ def mir_l(
     unit = 1 if lr_per == "step" else epoch_steps(len(items.train), batch)
     length = steps or (epochs or 0) * epoch_steps(len(items.train), batch)
     _need(0 <= warmup < math.ceil(length / unit), f"warmup is {warmup}: it must end before training does.")
-    crops = Crops(items.train, patch, seed, augment, ImageCache(cache_mib * 2**20))
     build = bind_network(network)
+    call = _call(build, CHANNELS[color] if color else None)
+    _need(
+        patch > 0 and patch % call.multiple == 0,
+        f"patch is {patch}: it must be a positive multiple of {call.multiple} for this network.",
+    )
+    crops = Crops(items.train, patch, seed, augment, ImageCache(cache_mib * 2**20), in_grey=call.channels == 1)
     return MirL(
-        build, crops, tuple(items.test), length, unit, warmup, lr, weight_decay, batch, workers, seed, test_crop
+        build, call, crops, tuple(items.test), length, unit, warmup, lr, weight_decay, batch, workers, seed, test_crop
     )
 
 
@@ -138,6 +149,7 @@ class MirL:
 
     Args:
         network: builds the network.
+        call: how it wants to be called.
         crops: the training set.
         test: the test items.
         steps: length of a training in optimiser steps.
@@ -152,6 +164,7 @@ class MirL:
     """
 
     network: Callable[[], nn.Module]
+    call: ImageCall
     crops: Crops
     test: tuple[Item, ...]
     steps: int
@@ -177,7 +190,7 @@ class MirL:
         return cosine(clock // self.unit, total=math.ceil(self.steps / self.unit), warmup=self.warmup)
 
     def batches(self, clock: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (input, target) pairs of uint8 tensors of shape (batch, 3, patch, patch) from step ``clock`` on."""
+        """Yield (input, target) pairs from step ``clock`` on: uint8 of shape (batch, channels, patch, patch)."""
         pin = torch.cuda.is_available()
         return batches(self.crops, size=self.batch, seed=self.seed, clock=clock, workers=self.workers, pin=pin)
 
@@ -185,15 +198,20 @@ class MirL:
         """Return the mean absolute error of the unclamped output, on the scale of [0, 1]."""
         like = next(model.parameters())
         x_bchw, target_bchw = (pixels.to(like.device, like.dtype) / 255 for pixels in batch)
-        return functional.l1_loss(model(x_bchw), target_bchw)
+        return functional.l1_loss(self.call(model, x_bchw), target_bchw)
 
     def evaluate(self, model: nn.Module) -> list[Measure]:
         """Measure PSNR and SSIM of this process's test images, beside those of the untreated inputs."""
         return [measure for item in share(self.test) for measure in self._measures(model, item)]
 
     def example(self) -> Tensor:
-        """Return the first test input, its centre of at most 128 pixels a side: float, shape (1, 3, height, width)."""
-        return _network_input(evaluation_pair(self.test[0], limit=EXAMPLE_SIDE)[0])
+        """Return what the network is given for the centre of the first test input, of at most 128 pixels a side.
+
+        Returns:
+            Float, shape (1, channels, height, width): padded, and with constant channels, where the network wants it.
+        """
+        given, _ = evaluation_pair(self.test[0], limit=EXAMPLE_SIDE, in_grey=self.crops.in_grey)
+        return self.call.input(nn.Identity(), _batch(given))
 
     def samples(self, model: nn.Module) -> list[Sample]:
         """Return the centre of the first test image of each task, at most 192 pixels a side."""
@@ -210,33 +228,45 @@ class MirL:
         return digest.hexdigest()
 
     def _measures(self, model: nn.Module, item: Item) -> Iterator[Measure]:
-        given, target = evaluation_pair(item, limit=self.test_crop)
-        protocol = metrics.PROTOCOL + (f"; centre of at most {self.test_crop} px" if self.test_crop else "")
-        restored = _restored(model, given)
+        given, target = evaluation_pair(item, limit=self.test_crop, in_grey=self.crops.in_grey)
+        protocol = metrics.GREY_PROTOCOL if self.crops.in_grey else metrics.PROTOCOL
+        protocol += f"; centre of at most {self.test_crop} px" if self.test_crop else ""
+        restored = self._restored(model, given)
         for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
             value, baseline = (metric(image, metrics.floats(target)) for image in (restored, metrics.floats(given)))
             yield Measure(item.task, item.dataset, item.name, name, value, protocol, baseline=baseline)
 
     def _sample(self, model: nn.Module, item: Item) -> Sample:
-        given, target = evaluation_pair(item, limit=SAMPLE_SIDE)
-        output = (_restored(model, given).clip(0, 1) * 255).round().astype("uint8")
+        given, target = evaluation_pair(item, limit=SAMPLE_SIDE, in_grey=self.crops.in_grey)
+        output = (self._restored(model, given).clip(0, 1) * 255).round().astype("uint8")
         images = {"input": given, "output": output, "target": target}
-        return Sample(item.task, item.name, {name: torch.from_numpy(pixels.copy()) for name, pixels in images.items()})
+        in_rgb = {name: np.repeat(pixels, 3 // pixels.shape[2], axis=2) for name, pixels in images.items()}
+        return Sample(item.task, item.name, {name: torch.from_numpy(pixels) for name, pixels in in_rgb.items()})
+
+    @torch.no_grad()
+    def _restored(self, model: nn.Module, given: Pixels) -> metrics.Floats:
+        """Return a network's output for one image: float32, shape (height, width, channels), not clipped."""
+        output_bchw = self.call(model, _batch(given))
+        output: metrics.Floats = output_bchw[0].permute(1, 2, 0).float().cpu().numpy()
+        return output
 
 
-def _network_input(pixels: Pixels) -> Tensor:
+def _batch(pixels: Pixels) -> Tensor:
     return as_tensor(pixels)[None].float() / 255
 
 
-@torch.no_grad()
-def _restored(model: nn.Module, given: Pixels) -> metrics.Floats:
-    """Return a network's output for one image: float32, shape (height, width, 3), not clipped."""
-    output_bchw = restore_image(model, _network_input(given))
-    output: metrics.Floats = output_bchw[0].permute(1, 2, 0).float().cpu().numpy()
-    return output
+def _call(build: Callable[[], nn.Module], channels: int | None) -> ImageCall:
+    """Find out how the network wants to be called; raises RecipeError, naming it, where it restores no images."""
+    with torch.random.fork_rng(devices=[]):
+        model = build()
+    try:
+        return image_call(model, channels=channels)
+    except RecipeError as error:
+        name = build.tree["name"] if isinstance(build, Bound) else type(model).__name__
+        raise RecipeError(f"task.network {name!r} cannot be trained to restore images: {error}") from error
 
 
-def _known(option: str, name: str, known: Sequence[str] | dict[str, range]) -> None:
+def _known(option: str, name: str, known: Iterable[str]) -> None:
     _need(name in known, f"{option} {name!r} is unknown: {nearest(name, known)}")
 
 

@@ -14,7 +14,7 @@ from prunekit.data import generator
 from prunekit.errors import DataError
 from prunekit_mir_l.dataset import Crops, as_tensor, evaluation_pair
 from prunekit_mir_l.degrade import noise, turn
-from prunekit_mir_l.images import ImageCache, Pixels
+from prunekit_mir_l.images import ImageCache, Pixels, grey
 from prunekit_mir_l.items import SIGMAS, TASKS, Item, item_tasks
 
 
@@ -103,6 +103,25 @@ def test_a_pair_of_different_sizes_is_refused(picture: Path, tmp_path: Path) -> 
     Image.new("RGB", (32, 32)).save(tmp_path / "small.png")
     with pytest.raises(DataError, match=r"small\.png differs in size from its target .*a\.png"):
         evaluation_pair(Item("derain", "set", picture, tmp_path / "small.png"))
+
+
+def test_noise_falls_on_grey_images_but_weather_is_made_in_colour(picture: Path) -> None:
+    item = Item("denoise_25", "set", picture)
+    given, target = evaluation_pair(item, in_grey=True)
+    assert np.array_equal(target, grey(evaluation_pair(item)[1]))
+    assert np.array_equal(given, noise(target, 25, generator("test", "a.png", "denoise_25", 0)))
+    for weather in ("derain", "dehaze"):
+        made = evaluation_pair(replace(item, task=weather))[0]
+        assert np.array_equal(evaluation_pair(replace(item, task=weather), in_grey=True)[0], grey(made))
+
+
+@pytest.mark.parametrize("task", ["denoise_25", "derain", "dehaze"])
+def test_grey_crops_are_those_of_the_colour_crops(picture: Path, task: str) -> None:
+    sampler = crops(Item(task, "set", picture))
+    given, target = replace(sampler, in_grey=True).sample(0, 0)
+    assert given.shape == target.shape == (1, 32, 32) and given.dtype == torch.uint8
+    colour = sampler.sample(0, 0)[1]
+    assert torch.equal(target, as_tensor(grey(colour.permute(1, 2, 0).numpy())))
 
 
 def test_tensors_have_channels_first() -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from prunekit.errors import DataError
-from prunekit_mir_l.images import ImageCache, is_image, read_rgb, size_of
+from prunekit_mir_l.images import ImageCache, grey, is_image, read_rgb, size_of
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -30,6 +30,12 @@ def test_lossless_formats_give_their_pixels(tmp_path: Path, suffix: str) -> None
     pixels = read_rgb(save(tmp_path / f"a.{suffix}", two_pixels(), lossless=True))
     assert pixels.dtype == np.uint8
     assert pixels.tolist() == [[list(RED), list(GREEN)]]
+
+
+def test_grey_is_the_rounded_luma_of_bt_601() -> None:
+    pixels = np.array([[RED, GREEN, (0, 0, 255), (255, 255, 255), (10, 20, 30)]], np.uint8)
+    assert grey(pixels).shape == (1, 5, 1)
+    assert grey(pixels)[0, :, 0].tolist() == [76, 150, 29, 255, 18]  # 0.299, 0.587, 0.114; 18.15 for the last
 
 
 def test_jpeg_is_near(tmp_path: Path) -> None:

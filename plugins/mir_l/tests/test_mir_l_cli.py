@@ -113,7 +113,7 @@ def test_a_network_that_restores_no_images_is_refused(
     spec = "python:test_mir_l_cli:classifier"
     arguments = ("mir_l", "restore", str(tmp_path / "t"), str(source), "-o", str(tmp_path / "out"), "--network", spec)
     assert call(monkeypatch, *arguments) == 2
-    assert "does not turn RGB images into RGB images of the same size" in capsys.readouterr().err
+    assert "t holds a network that restores no images: Linear" in capsys.readouterr().err
 
 
 def test_a_network_that_nobody_trained_restores_nothing(

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from torch import nn
 
+from prunekit.errors import SelectionError
+from prunekit.network import bind_network
+from prunekit.select import prunable
 from prunekit_mir_l.task import mir_l
 
 
@@ -33,6 +37,22 @@ def test_the_default_trains_all_three_tasks_on_embedded_photographs() -> None:
     assert task.pop("name") == "mir_l"
     assert task["data"] == "embedded"
     assert {item.task.split("_")[0] for item in mir_l(**task).test} == {"denoise", "derain", "dehaze"}
+
+
+def test_whole_recipe_fits_networks_without_prompts_and_cuts_the_same_of_promptir() -> None:
+    prune = recipe("mir_l")["prune"]
+    assert prune["include"] == ["*{weight,prompt_param}"]
+    model = bind_network("promptir_tiny")()
+    assert prunable(model, include=prune["include"]) == prunable(model, include=["*weight", "*prompt_param"])
+    other = bind_network({"name": "spandrel:DnCNN", "nc": 4, "nb": 3})()
+    assert prunable(other, include=prune["include"]) == (
+        "model.0.weight",
+        "model.2.weight",
+        "model.3.weight",
+        "model.5.weight",
+    )
+    with pytest.raises(SelectionError, match="include: '.*' matches no name"):
+        prunable(nn.PReLU(), include=["*{prompt_param,scale}"])
 
 
 def test_the_papers_task_is_the_published_one(pairs: Path) -> None:
