@@ -206,10 +206,19 @@ class Bound(BaseModel):
         return self.factory(**self.arguments, **more)
 
 
-def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Sequence[str] = ()) -> Bound:
+def resolve(
+    kind: str,
+    spec: Named,
+    registry: Registry,
+    *,
+    where: str,
+    given: Sequence[str] = (),
+    usual: Mapping[str, Any] | None = None,
+) -> Bound:
     """Look up a name and check its options; an option called like a kind (``scorer``) is itself looked up and built.
 
-    A network is looked up and left to the factory to build, as often as it needs a fresh one.
+    A network is looked up and left to the factory to build, as often as it needs a fresh one. Where the factory's own
+    default for it has options (``num_classes: 10``), these are ``usual``: they hold for another network that has them.
 
     Raises:
         RecipeError, PluginError: as `Registry.get` and `bind` do.
@@ -218,22 +227,25 @@ def resolve(kind: str, spec: Named, registry: Registry, *, where: str, given: Se
     if not callable(factory):
         raise RecipeError(f"{where}: {spec.name!r} names a {type(factory).__name__}; give a function or a class.")
     try:
-        parameters, _ = _parameters(factory)
+        parameters, takes_any = _parameters(factory)
     except ValueError as cause:
         raise RecipeError(f"{where}: {spec.name!r} says nothing of its options; name a function around it.") from cause
     accepted = [name for name in given if name in parameters]
-    defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, str)}
+    taken = {key: value for key, value in (usual or {}).items() if takes_any or key in parameters}
+    chosen = {**taken, **spec.options}
+    defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, (str, Named))}
     parts: dict[str, Bound] = {}
-    for key, value in {**defaults, **spec.options}.items():
-        if key in KINDS and key in parameters and isinstance(value, (str, dict)):
-            name = value if isinstance(value, str) else value.get("name")
+    for key, value in {**defaults, **chosen}.items():
+        if key in KINDS and key in parameters and isinstance(value, (str, dict, Named)):
+            name = value.get("name") if isinstance(value, dict) else Named.model_validate(value).name
             if not isinstance(name, str):
                 raise RecipeError(
                     f"{where}.{key}.name must be a text, not {name!r}: {nearest('', registry.names(key))}"
                 )
-            below = Named.model_validate(value)
-            parts[key] = resolve(key, below, registry, where=f"{where}.{key}")
-    options = {**spec.options, **{key: part if key == "network" else part() for key, part in parts.items()}}
+            below, default = Named.model_validate(value), defaults.get(key)
+            theirs = default.options if isinstance(default, Named) else None
+            parts[key] = resolve(key, below, registry, where=f"{where}.{key}", usual=theirs)
+    options = {**chosen, **{key: part if key == "network" else part() for key, part in parts.items()}}
     arguments = bind(factory, options, where=where, given=accepted)
     plain = {
         key: parts[key].tree if key in parts else _plain(value, f"{where}.{key}") for key, value in arguments.items()

@@ -14,6 +14,8 @@ from prunekit.errors import PluginError, RecipeError, nearest
 KINDS = ("recipe", "task", "network", "pruner", "scorer", "allocation", "strategy", "schedule", "command")
 
 BUILT_IN = {
+    "recipe": {"digits": "prunekit.recipes"},
+    "task": {"digits": "prunekit.digits:digits"},
     "pruner": {"unstructured": "prunekit.pruner:Unstructured"},
     "scorer": {
         "fisher": "prunekit.gradients:fisher",
