@@ -36,7 +36,7 @@ def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return canonical name -> parameter in model order; a tied parameter appears once, under its first name.
 
     Raises:
-        SelectionError: two parameters get one name once the wrappers' prefixes are gone.
+        SelectionError: two parameters get one name once the wrappers' prefixes are gone, or one is sharded.
 
     Example:
         >>> list(parameters(nn.Linear(3, 2)))
@@ -50,6 +50,12 @@ def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         raise SelectionError(
             f"two parameters are both called {twice!r} once 'module.' and '_orig_mod.' are stripped from their names: "
             "rename the attribute 'module' of the model."
+        )
+    sharded = next((name for name, parameter in named if hasattr(parameter, "placements")), None)
+    if sharded is not None:
+        raise SelectionError(
+            f"{sharded!r} is sharded over processes (FSDP or tensor parallel), and no process sees all its weights: "
+            "train with DistributedDataParallel, or on one device."
         )
     return found
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
-from torch import nn
+from torch import distributed, nn
 
 from prunekit.errors import CheckpointError, DataError, MaskError, SelectionError
 from prunekit.masks import Masks
@@ -105,6 +105,21 @@ def test_wrapper_prefixes_are_stripped_anywhere() -> None:
     clash.module = nn.Linear(1, 1, bias=False)
     with pytest.raises(SelectionError, match="both called 'weight'"):
         parameters(clash)
+
+
+def test_sharded_parameters_are_refused() -> None:
+    from torch.distributed.tensor import DTensor, Replicate, init_device_mesh
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model = nn.Linear(4, 2)
+        masks, mesh = Masks.dense(model), init_device_mesh("cpu", (1,))
+        model.weight = nn.Parameter(DTensor.from_local(model.weight.detach(), mesh, [Replicate()]))
+        for refused in (lambda: Masks.dense(model), lambda: masks.apply_(model)):
+            with pytest.raises(SelectionError, match=r"'weight' is sharded over processes \(FSDP"):
+                refused()
+    finally:
+        distributed.destroy_process_group()
 
 
 # --- the value ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Two processes train the same ticket as one."""
+"""Two processes train the same ticket as one, by recipe and in a loop of one's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from prunekit.files import read_tensors
 
@@ -17,14 +18,13 @@ TESTS = Path(__file__).parent
 OVERRIDES = ("task.double=true", "task.dropout=0", "task.batch_norm=false", "task.unused=true", "task.steps=15")
 
 
-def run(out: Path, processes: int) -> None:
+def run(processes: int, *program: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "prunekit", "run", str(TESTS / "toy.yaml")]
     done = subprocess.run(
-        [*command, *OVERRIDES, "--out", str(out), "--device", "cpu"],
+        [sys.executable, *(launcher if processes > 1 else []), *program],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -36,8 +36,9 @@ def run(out: Path, processes: int) -> None:
 
 @pytest.mark.slow
 def test_two_gloo_processes_equal_one(tmp_path: Path) -> None:
-    run(tmp_path / "one", 1)
-    run(tmp_path / "two", 2)
+    for processes, name in ((1, "one"), (2, "two")):
+        options = (*OVERRIDES, "--out", str(tmp_path / name), "--device", "cpu")
+        run(processes, "-m", "prunekit", "run", str(TESTS / "toy.yaml"), *options)
     for stage in ("00-1.0000", "01-0.5000", "02-0.2500"):
         one, two = tmp_path / "one" / stage / "done", tmp_path / "two" / stage / "done"
         assert (one / "cut.safetensors").read_bytes() == (two / "cut.safetensors").read_bytes()
@@ -49,3 +50,16 @@ def test_two_gloo_processes_equal_one(tmp_path: Path) -> None:
             assert left["item"] == right["item"]
             assert left["value"] == pytest.approx(right["value"], abs=1e-12)
         assert json.loads((two / "stage.json").read_text())["unused"] == ["idle"]
+
+
+@pytest.mark.slow
+def test_two_processes_of_ones_own_loop_equal_one(tmp_path: Path) -> None:
+    for processes, name in ((1, "one"), (2, "two")):
+        (tmp_path / name).mkdir()
+        run(processes, str(TESTS / "own_loop_main.py"), str(tmp_path / name))
+    files = (tmp_path / "one" / "0.safetensors", *(tmp_path / "two" / f"{rank}.safetensors" for rank in range(2)))
+    one, first, second = map(read_tensors, files)
+    assert one.keys() == first.keys() == second.keys() >= {"0.weight", "4.weight", "bits/0.weight", "bits/4.weight"}
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+        assert torch.equal(tensor, one[name]) if "/" in name else (tensor - one[name]).abs().max() <= 1e-12, name
