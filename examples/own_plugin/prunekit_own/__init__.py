@@ -1,6 +1,8 @@
-"""A whole plugin: one task, found through its entry point. Try it without installing, from this folder:
+"""A whole plugin: one task and a recipe for it, found by name through the entry points in pyproject.toml.
 
-prunekit run sines.yaml
+pip install -e . && prunekit run sines
+
+Without installing it, from this folder: prunekit run prunekit_own/sines.yaml task.name=python:prunekit_own:sines
 """
 
 from collections.abc import Iterator, Sequence
