@@ -200,5 +200,7 @@ def test_the_recipe_runs_and_its_ticket_still_reads(tmp_path: Path, monkeypatch:
     assert not done.value.code
     last = tmp_path / "run" / "03-0.1000" / "done"
     assert read_json(last / "stage.json")["kept"] == 37157
+    page = (tmp_path / "run" / "report" / "report.md").read_text()
+    assert "Means over items. Protocol: every fourth image" in page and "| input |" not in page
     hits = [m["value"] for m in read_json(last / "metrics.json") if m["metric"] == "accuracy"]
     assert len(hits) == 450 and sum(hits) / 450 > 0.95

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sys
+from dataclasses import replace
 
 import matplotlib.image
 import pytest
@@ -123,6 +124,12 @@ def test_quality_starts_with_the_input_and_keeps_data_sets_apart(run):
         (DENSE, "0.8500 (+0.3500)"),
         (TICKET, "0.8000 (+0.3000)"),
     )
+
+
+def test_a_metric_that_the_input_cannot_have_has_no_row_for_it(run):
+    dense = read_results(run)[0]
+    bare = [replace(measure, baseline=None) for measure in dense.measures]
+    assert quality([replace(dense, measures=bare)], "ssim").rows == ((DENSE, "0.8500"),)
 
 
 def test_differences_to_dense_are_paired_by_item(run):

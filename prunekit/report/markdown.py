@@ -54,9 +54,10 @@ def _layout(table: Table) -> str:
 def _against_dense(results: Sequence[StageResult], metric: str) -> str:
     """The differences to the dense stage, item by item, and the protocols that the numbers were made by."""
     protocols = dict.fromkeys(mean.protocol for result in results for mean in result.means(metric))
-    higher = next(mean.higher_is_better for result in results for mean in result.means(metric))
+    means = [mean for result in results for mean in result.means(metric)]
+    brackets = "; in brackets the difference to the input" if any(mean.baseline is not None for mean in means) else ""
     text = (
-        f"{'Higher' if higher else 'Lower'} is better. Means over items; in brackets the difference to the input. "
+        f"{'Higher' if means[0].higher_is_better else 'Lower'} is better. Means over items{brackets}. "
         f"Protocol: {'; '.join(protocols)}."
     )
     reference, named = dense(results), labels(results, metric)

@@ -93,7 +93,7 @@ def costs(results: Sequence[StageResult]) -> Table:
 
 
 def quality(results: Sequence[StageResult], metric: str) -> Table:
-    """Return one metric of the input (first row) and of every stage, per task; in brackets the difference to it."""
+    """Return one metric per task: of the input where it has it (first, differences in brackets), and of every stage."""
     named = labels(results, metric)
     rows: dict[str, list[str]] = {"input": [], **{result.name: [] for result in results}}
     for group in named:
@@ -104,6 +104,8 @@ def quality(results: Sequence[StageResult], metric: str) -> Table:
         for name, mean in found.items():
             gain = "" if base is None or mean is None else f" ({mean.value - base:+.{places}f})"
             rows[name].append("-" if mean is None else f"{mean.value:.{places}f}{gain}")
+    if set(rows["input"]) <= {"-"}:  # as in classification
+        del rows["input"]
     header = ("stage", *(f"{label} {metric}" for label in named.values()))
     return Table(header, tuple((name, *cells) for name, cells in rows.items()))
 
