@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from prunekit.allocate import Allocation, shares
+from prunekit.allocate import Allocation
 from prunekit.amount import Amount
 from prunekit.errors import SelectionError
 from prunekit.masks import Masks
-from prunekit.rank import common_dtype
+from prunekit.rank import common_dtype, image
 from prunekit.score import Scores
 
-_CHUNK = 1 << 16  # groups at a time, small enough for the cache
+_CHUNK = 1 << 17  # weights at a time, small enough for the cache
 
 
 def n_of_m(*, n: int = 2, m: int = 4) -> Allocation:
@@ -51,8 +52,8 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Allocation:
                     f"{n}:{m} needs {name!r} to have a second axis that divides by {m}, and its shape is "
                     f"{tuple(mask.shape)}: add it to exclude."
                 )
-        common_dtype(scores, now)
-        after = Masks({name: _best_of_groups(scores[name], mask, n, m) for name, mask in now.items()})
+        dtype = common_dtype(scores, now)
+        after = Masks({name: _best_of_groups(scores[name], mask, n, m, dtype) for name, mask in now.items()})
         asked = amount.keep(now.kept, now.prunable)
         if asked != after.kept:
             raise SelectionError(
@@ -64,26 +65,24 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Allocation:
     return allocate
 
 
-def _best_of_groups(score: Tensor, mask: Tensor, n: int, m: int) -> Tensor:
+def _best_of_groups(score: Tensor, mask: Tensor, n: int, m: int, dtype: torch.dtype) -> Tensor:
     """Return the mask of the ``n`` best survivors in each group of ``m`` along axis 1; of equals, the first."""
-    shape = (mask.shape[0], mask.shape[1] // m, m, -1)
-    kept = torch.empty_like(mask)
-    pieces = (_rows(score.detach().to("cpu").reshape(shape)), _rows(mask.reshape(shape)), _rows(kept.view(shape)))
-    for values, alive, out in zip(*pieces, strict=True):
-        parts, living = values.unbind(2), alive.unbind(2)
-        for here in range(m):
-            ahead = torch.zeros(parts[here].shape, dtype=torch.uint8)
-            for other in range(m):
-                if other != here:
-                    beats = torch.ge if other < here else torch.gt
-                    ahead += beats(parts[other], parts[here]).logical_and_(living[other])
-            torch.lt(ahead, n, out=out[:, :, here]).logical_and_(living[here])
-    return kept
-
-
-def _rows(tensor: Tensor) -> Iterator[Tensor]:
-    per_row = max(1, tensor[0].numel()) if len(tensor) else 1
-    return iter(tensor.split(max(1, _CHUNK // per_row)))
+    shape = (mask.shape[0] * mask.shape[1] // m, m, -1)
+    flat = score.detach().to("cpu").reshape(shape), mask.reshape(shape)
+    kept = torch.empty(flat[1].shape, dtype=torch.bool)
+    size = max(1, _CHUNK // kept[0].numel()) if len(kept) else 1
+    for values, alive, out in zip(*(each.split(size) for each in (*flat, kept)), strict=True):
+        images = image(values.to(dtype).flatten(), alive.flatten()).view(alive.shape)
+        images ^= torch.iinfo(images.dtype).min  # in signed order; what is cut, the least
+        parts = [part.contiguous() for part in images.unbind(1)]
+        behind = [torch.full(part.shape, m - 1 - place, dtype=torch.uint8) for place, part in enumerate(parts)]
+        for first, other in itertools.combinations(range(m), 2):
+            wins = torch.ge(parts[first], parts[other]).view(torch.uint8)
+            behind[first] -= wins
+            behind[other] += wins
+        for place, count in enumerate(behind):
+            torch.logical_and(count < n, alive[:, place], out=out[:, place])
+    return kept.reshape(mask.shape)
 
 
 def per_output(*, min_keep: int = 0) -> Allocation:
@@ -106,21 +105,33 @@ def per_output(*, min_keep: int = 0) -> Allocation:
         raise SelectionError(f"min_keep must be 0 or more, not {min_keep}: it is a number of weights.")
 
     def allocate(scores: Scores, now: Masks, amount: Amount) -> Masks:
-        common_dtype(scores, now)
-        return Masks({name: _best_of_rows(scores[name], mask, amount, min_keep) for name, mask in now.items()})
+        dtype = common_dtype(scores, now)
+        return Masks({name: _best_of_rows(scores[name], mask, amount, min_keep, dtype) for name, mask in now.items()})
 
     return allocate
 
 
-def _best_of_rows(score: Tensor, mask: Tensor, amount: Amount, min_keep: int) -> Tensor:
-    rows, alive = (each.detach().to("cpu").reshape(len(mask) if mask.ndim else 1, -1) for each in (score, mask))
-    living = alive.sum(1).tolist()
-    most = {f"{row}": kept for row, kept in enumerate(living)}
-    keep = amount.keep(sum(living), mask.numel())
-    least = {row: min(min_keep, kept) for row, kept in most.items()}
-    counts = torch.tensor(list(shares(dict.fromkeys(most, 1.0), least, most, keep).values()))
-    # Survivors first, each row's best first; of equals the first, as both sorts are stable.
-    order = rows.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, alive.gather(1, order).to(torch.uint8).argsort(dim=1, descending=True, stable=True))
-    ranked = torch.arange(rows.shape[1]) < counts[:, None]
-    return torch.zeros_like(alive).scatter_(1, order, ranked).reshape(mask.shape)
+def _best_of_rows(score: Tensor, mask: Tensor, amount: Amount, min_keep: int, dtype: torch.dtype) -> Tensor:
+    alive = mask.reshape(len(mask) if mask.ndim else 1, -1)
+    rows = score.detach().to("cpu", dtype).reshape(alive.shape)
+    living = alive.sum(1)
+    counts = _level(living, min_keep, amount.keep(int(living.sum()), mask.numel()))
+    values = np.sort(rows.masked_fill(~alive, -torch.inf).numpy(), axis=1)  # rising
+    last = torch.from_numpy(values).gather(1, (alive.shape[1] - counts).clamp(max=alive.shape[1] - 1)[:, None])
+    better, equal = (rows > last) & alive, (rows == last) & alive
+    due = counts - better.sum(1)
+    found = better | (equal & (equal.cumsum(1) <= due[:, None]))
+    return (found & (counts > 0)[:, None]).reshape(mask.shape)
+
+
+def _level(living: Tensor, min_keep: int, total: int) -> Tensor:
+    """Return how many of each row are kept: all the same, but for rows with fewer, and one more for the first rows."""
+    floor = living.clamp(max=min_keep)
+    low, high = 0, int(living.max()) if len(living) else 0
+    while low < high:  # the highest common level that does not exceed the total
+        level = (low + high + 1) // 2
+        low, high = (level, high) if int(living.clamp(max=level).maximum(floor).sum()) <= total else (low, level - 1)
+    counts = living.clamp(max=low).maximum(floor)
+    room = ((counts < living) & (counts == low)).nonzero()[: max(0, total - int(counts.sum())), 0]
+    counts[room] += 1
+    return counts

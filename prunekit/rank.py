@@ -80,10 +80,10 @@ def _threshold(scores: Scores, now: Masks, keep: int, dtype: torch.dtype) -> tup
         counts = torch.zeros(1 << _DIGIT, dtype=torch.int64)
         for name, mask in now.items():
             for piece, kept in _chunks(scores[name], mask, dtype):
-                image = _image(piece, kept)
+                images = image(piece, kept)
                 if known:
-                    image = image[(image >> shift + _DIGIT) & (1 << known) - 1 == found]
-                counts += torch.bincount((image >> shift) & (1 << _DIGIT) - 1, minlength=1 << _DIGIT)
+                    images = images[(images >> shift + _DIGIT) & (1 << known) - 1 == found]
+                counts += torch.bincount((images >> shift) & (1 << _DIGIT) - 1, minlength=1 << _DIGIT)
         at_least = counts.flip(0).cumsum(0).flip(0)
         digit = int((at_least >= keep).nonzero()[-1])
         keep -= int(at_least[digit] - counts[digit])
@@ -91,7 +91,7 @@ def _threshold(scores: Scores, now: Masks, keep: int, dtype: torch.dtype) -> tup
     return _preimage(found, dtype), keep
 
 
-def _image(scores: Tensor, kept: Tensor) -> Tensor:
+def image(scores: Tensor, kept: Tensor) -> Tensor:
     """Return integers whose bits, read without sign, order like the scores (-0.0 as 0.0); 0, the least, where cut.
 
     Plain arithmetic throughout: choosing by a random mask would cost a mispredicted branch per weight.
