@@ -10,7 +10,7 @@ import prunekit as pk
 from prunekit.digits import Digits, digits
 from prunekit.task import averages
 
-STEPS, REWIND_STEP, DENSITY = 80, 20, 0.1
+STEPS, REWIND_STEP, DENSITY = 70, 20, 0.1
 
 
 def train(task: Digits, model: nn.Module, first: int, last: int) -> None:
@@ -39,7 +39,7 @@ def retrain(task: Digits, model: nn.Module, masks: pk.Masks, name: str) -> None:
 def main() -> None:
     """Train dense, prune in three rounds with rewinding, then give as many random weights the same chance."""
     torch.manual_seed(0)
-    task = digits(steps=STEPS)  # any classifier: network={"name": "timm:test_convnext", "num_classes": 10}
+    task = digits(steps=STEPS, batch=24, lr=4e-3)  # network={"name": "timm:...", "num_classes": 10}: any other
     model = task.model()
     train(task, model, 0, REWIND_STEP)
     start, dense = pk.snapshot(model), pk.Masks.dense(model)
