@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,16 @@ def test_weights_of_another_network_are_named_by_their_keys(
     assert call(monkeypatch, "plan", "mir_l", "task.network=spandrel:NAFNet", f"weights={published}") == 2
     assert "dncnn.pth does not fit this network" in (error := capsys.readouterr().err)
     assert "missing: intro.weight" in error and "unexpected: model.0.weight" in error
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("PRUNEKIT_TEST_DATA" not in os.environ, reason="PRUNEKIT_TEST_DATA names no folder of images")
+def test_a_published_denoiser_denoises_as_published() -> None:
+    data = Path(os.environ["PRUNEKIT_TEST_DATA"])
+    network = f"spandrel:{data / 'weights' / 'dncnn_gray_sigma25.pth'}"
+    built = task(data=str(data), network=network, patch=64, test_crop=None)
+    with torch.no_grad():
+        measures = built.evaluate(built.model().eval())
+    found = [m.value for m in measures if (m.dataset, m.metric) == ("BSD68", "psnr")]
+    assert len(found) == 24
+    assert np.mean(found) == pytest.approx(29.2, abs=0.3)  # 29.23 dB on grey BSD68 is known of these weights
