@@ -132,7 +132,7 @@ def _say_what_else_it_is(path: Path) -> None:
     if start == b"PK\x03\x04" or path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
         raise CheckpointError(
             f"{path} is no ticket but a file of PyTorch's: name the network of these weights with --network NAME, or "
-            "prunekit.load(file, network=NAME)."
+            "prunekit.load(file, network=NAME). Of a published restoration network, spandrel:FILE may find the name."
         )
 
 
