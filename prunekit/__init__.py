@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prunekit.data import batches, generator, share
     from prunekit.errors import PruneKitError
     from prunekit.flow import synflow
+    from prunekit.folder import folder_data
     from prunekit.gradients import fisher, grasp, snip, taylor
     from prunekit.groups import n_of_m, per_output
     from prunekit.imaging import ImageCall, image_call
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from prunekit.schedule import at_once, cosine, cubic, explicit, geometric, levels, linear
     from prunekit.score import lamp, magnitude, random, repeated, ticket
     from prunekit.select import prunable
+    from prunekit.sensitivities import Sensitivity, sensitivity
     from prunekit.sparse.source import load, save
     from prunekit.sparse.ticket import Ticket
     from prunekit.target import solve_total
@@ -41,6 +43,7 @@ _HOME = {
     "Rate": "amount",
     "Rewind": "plan",
     "Sample": "task",
+    "Sensitivity": "sensitivities",
     "Stage": "plan",
     "Task": "task",
     "Ticket": "sparse.ticket",
@@ -54,6 +57,7 @@ _HOME = {
     "everywhere": "allocate",
     "explicit": "schedule",
     "fisher": "gradients",
+    "folder_data": "folder",
     "generator": "data",
     "geometric": "schedule",
     "gradual": "plan",
@@ -79,6 +83,7 @@ _HOME = {
     "repeated": "score",
     "restore": "rewind",
     "save": "sparse.source",
+    "sensitivity": "sensitivities",
     "share": "data",
     "snapshot": "rewind",
     "snip": "gradients",
@@ -101,6 +106,7 @@ __all__ = [
     "Rate",
     "Rewind",
     "Sample",
+    "Sensitivity",
     "Stage",
     "Task",
     "Ticket",
@@ -114,6 +120,7 @@ __all__ = [
     "everywhere",
     "explicit",
     "fisher",
+    "folder_data",
     "generator",
     "geometric",
     "gradual",
@@ -139,6 +146,7 @@ __all__ = [
     "repeated",
     "restore",
     "save",
+    "sensitivity",
     "share",
     "snapshot",
     "snip",
