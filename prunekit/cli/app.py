@@ -22,6 +22,19 @@ Network = Annotated[
     str | None, typer.Option(help="The network, for plain weights or files that you trust: a name or {name: ..., ...}.")
 ]
 InputShape = Annotated[str | None, typer.Option("--shape", help="Of an input, e.g. 1x1x64x64; default the source's.")]
+Scorer = Annotated[str, typer.Option(help="A name (`prunekit list`), or with options {name: random, seed: 1}.")]
+Include = Annotated[
+    list[str] | None, typer.Option("--include", help="Glob of parameters to cut, instead of the usual; repeatable.")
+]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Glob of parameters to leave alone; repeatable.")]
+Calibrate = Annotated[
+    Path | None, typer.Option("--calibrate", metavar="DIR", help="A folder of images, or of input/ and target/.")
+]
+Noise = Annotated[
+    float | None, typer.Option("--noise", metavar="SIGMA", help="Add noise, of 0..255, and take the images as targets.")
+]
+Images = Annotated[int, typer.Option("--images", min=1, help="How many images are read at most.")]
+Crop = Annotated[int, typer.Option("--crop", min=1, help="Pixels a side that are cut from an image's centre at most.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -29,7 +42,7 @@ def build(registry: Registry) -> typer.Typer:
     """Return the program, with the commands of installed plugins."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(prunekit)
-    for verb in (run, plan, show, cp, report, export, inspect, bench):
+    for verb in (run, plan, show, cp, report, prune, sensitivity, export, inspect, bench):
         app.command()(verb)
     app.command("list")(list_)
     app.command("eval")(evaluate)
@@ -127,6 +140,82 @@ def report(run: RunDir, out: Annotated[Path | None, typer.Option(help="Folder; d
 
     for path in write_report(run, out):
         typer.echo(str(path))
+
+
+def prune(
+    source: Source,
+    density: Annotated[float, typer.Option("--density", help="Share to keep, e.g. 0.1.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The ticket file to write; never overwritten.")],
+    scorer: Scorer = "magnitude",
+    allocation: Annotated[str, typer.Option(help="A name, or with options {name: erk, min_keep: 1}.")] = "everywhere",
+    of: Annotated[str, typer.Option("--of", help="The density is a share of: prunable, all or macs.")] = "prunable",
+    include: Include = None,
+    exclude: Exclude = None,
+    calibrate: Calibrate = None,
+    noise: Noise = None,
+    images: Images = 16,
+    crop: Crop = 128,
+    shape: InputShape = None,
+    stage: Stage = None,
+    network: Network = None,
+) -> None:
+    """Cut a trained network once, without training, and write the ticket."""
+    from prunekit.cli.prune import prune_source
+
+    prune_source(
+        source,
+        out,
+        density=density,
+        of=of,
+        scorer=scorer,
+        allocation=allocation,
+        include=include or [],
+        exclude=exclude or [],
+        calibrate=calibrate,
+        noise=noise,
+        images=images,
+        crop=crop,
+        stage=stage,
+        network=network,
+        shape=shape,
+    )
+
+
+def sensitivity(
+    source: Source,
+    densities: Annotated[str, typer.Option(help="Shares to keep of each tensor.")] = "0.5,0.2,0.1",
+    scorer: Scorer = "magnitude",
+    include: Include = None,
+    exclude: Exclude = None,
+    calibrate: Calibrate = None,
+    noise: Noise = None,
+    images: Images = 16,
+    crop: Crop = 128,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Where to write all columns; never overwritten.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Where to draw it; .png or .svg.")] = None,
+    shape: InputShape = None,
+    stage: Stage = None,
+    network: Network = None,
+) -> None:
+    """Cut each tensor alone at several densities, and show what that costs, the most sensitive first."""
+    from prunekit.cli.sensitivity import show_sensitivity
+
+    show_sensitivity(
+        source,
+        densities=densities,
+        scorer=scorer,
+        include=include or [],
+        exclude=exclude or [],
+        calibrate=calibrate,
+        noise=noise,
+        images=images,
+        crop=crop,
+        file=csv,
+        plot=plot,
+        stage=stage,
+        network=network,
+        shape=shape,
+    )
 
 
 def export(

@@ -46,7 +46,7 @@ def export_ticket(
         _onnx(ticket, out, console)
         return
     write = export_sparse if form == "sparse" else export_dense
-    _say(write(ticket, out, dtype=TYPES[dtype] if dtype else None), out, dtype, console)
+    say_written(write(ticket, out, dtype=TYPES[dtype] if dtype else None), out, dtype, console)
 
 
 def remarks(ticket: Ticket) -> Iterator[str]:
@@ -62,6 +62,27 @@ def remarks(ticket: Ticket) -> Iterator[str]:
 def megabytes(count: int) -> str:
     """Return a number of bytes for people: kB below 100,000, MB from there."""
     return f"{count / 1e3:.1f} kB" if count < 1e5 else f"{count / 1e6:.2f} MB"
+
+
+def say_written(written: Written, out: Path, dtype: str | None, console: Console) -> None:
+    """Print a file's size beside the dense one's, and what reading it back has shown."""
+    console.print(
+        f"{out}: {megabytes(written.bytes)}; the same tensors stored densely take {megabytes(written.dense_bytes)}, "
+        f"{written.dense_bytes / written.bytes:.1f} times as much"
+    )
+    if not written.weight_error[0]:
+        console.print(f"read back: all {written.tensors} tensors are identical")
+        return
+    (error, worst), (relative, worst_relative) = written.weight_error, written.relative_error
+    console.print(
+        f"read back: {dtype} changes a value by at most {error:.2e} (in {worst}), and by at most {relative:.1e} of the "
+        f"largest in its tensor (in {worst_relative})"
+    )
+    if written.output_error is not None:
+        console.print(
+            f"and the output on one random input by at most {written.output_error:.2e}, where its largest value is "
+            f"{written.output_scale:.3g}"
+        )
 
 
 def _check(form: str, dtype: str | None, out: Path, *, compact: bool) -> None:
@@ -95,26 +116,6 @@ def _compacted(ticket: Ticket, console: Console) -> Ticket:
     )
     console.print(f"compact: {smaller.density}")
     return smaller
-
-
-def _say(written: Written, out: Path, dtype: str | None, console: Console) -> None:
-    console.print(
-        f"{out}: {megabytes(written.bytes)}; the same tensors stored densely take {megabytes(written.dense_bytes)}, "
-        f"{written.dense_bytes / written.bytes:.1f} times as much"
-    )
-    if not written.weight_error[0]:
-        console.print(f"read back: all {written.tensors} tensors are identical")
-        return
-    (error, worst), (relative, worst_relative) = written.weight_error, written.relative_error
-    console.print(
-        f"read back: {dtype} changes a value by at most {error:.2e} (in {worst}), and by at most {relative:.1e} of the "
-        f"largest in its tensor (in {worst_relative})"
-    )
-    if written.output_error is not None:
-        console.print(
-            f"and the output on one random input by at most {written.output_error:.2e}, where its largest value is "
-            f"{written.output_scale:.3g}"
-        )
 
 
 def _onnx(ticket: Ticket, out: Path, console: Console) -> None:
