@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunekit.amount import Density, MacDensity, Rate, Target
+from prunekit.amount import MacDensity, Target
+from prunekit.denominator import OF, share_of
 from prunekit.errors import RecipeError
-from prunekit.measure import macs_per_tensor
 from prunekit.plan import Plan, checked
 from prunekit.pruner import Pruner, Unstructured
 from prunekit.recipe import Named, Recipe, resolve
 from prunekit.registry import Registry
 from prunekit.score import FromData, Scorer, magnitude
 from prunekit.select import matching, parameters
-from prunekit.target import solve_total
 from prunekit.task import Task, task_data
 from prunekit.weights import load_weights
-
-OF = ("prunable", "all", "macs")
 
 
 @final
@@ -68,7 +65,7 @@ def bind_job(recipe: Recipe, registry: Registry) -> Job:
     )
     model = Job(full, built, made, ()).model()
     cut = made.start(model)
-    plan = _retargeted(checked(strategy(steps=built.steps)), of, model, cut, built.example)
+    plan = _retargeted(checked(strategy(steps=built.steps)), share_of(of, model, cut.keys(), built.example))
     job = Job(full, built, made, plan)
     rehearse(job, model)
     return job
@@ -100,27 +97,10 @@ def _once(scorer: Scorer) -> Scorer:
     return replace(scorer, times=1) if isinstance(scorer, FromData) else scorer
 
 
-def _retargeted(plan: Plan, of: str, model: nn.Module, cut: Mapping[str, Tensor], example: Callable[[], Any]) -> Plan:
+def _retargeted(plan: Plan, turned: Callable[[Target], Target]) -> Plan:
     """Turn densities of all parameters or of the multiply-adds into what a cut can be asked for."""
-    if of == "prunable":
-        return plan
-    if of == "all":
-        sizes = {name: parameter.numel() for name, parameter in parameters(model).items()}
-
-        def turned(target: Target) -> Target:
-            return Density(solve_total(target.value, sizes, cut.keys())) if isinstance(target, Density) else target
-    else:
-        macs = {name: each.dense for name, each in macs_per_tensor(model, example()).items()}
-        cost = {name: macs.pop(name, 0) for name in cut}
-
-        def turned(target: Target) -> Target:
-            if isinstance(target, Rate):
-                raise RecipeError("strategy.of: a rate is a share of the survivors; give a schedule of densities.")
-            return MacDensity(target.value, cost, sum(macs.values()))
-
-    last = [target for stage in plan for _, target in stage.prune_at][-1:]
-    for target in last:  # so that an error names the aim, not a step on the way to it
-        turned(target)
+    for target in [target for stage in plan for _, target in stage.prune_at][-1:]:
+        turned(target)  # the aim first: an error should name that, not a step on the way to it
     return tuple(
         replace(stage, prune_at=tuple((step, turned(target)) for step, target in stage.prune_at)) for stage in plan
     )

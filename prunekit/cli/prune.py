@@ -15,17 +15,16 @@ from prunekit.bench.result import shape_text
 from prunekit.cli.calibrate import Data, choose, find_data, mean_psnr_db, open_source, resolved, worded
 from prunekit.cli.export import remarks, say_written
 from prunekit.cli.inspect import NAMES, percent, short
+from prunekit.denominator import OF, share_of
 from prunekit.errors import DataError, SelectionError, nearest
 from prunekit.files import refuse_existing
-from prunekit.job import OF
 from prunekit.masks import Masks
-from prunekit.measure import count_macs, evaluating, macs_per_tensor
+from prunekit.measure import count_macs, evaluating
 from prunekit.pruner import prune
 from prunekit.rewind import recalibrate, restore, snapshot
 from prunekit.select import parameters
 from prunekit.sparse.export import export_sparse
 from prunekit.sparse.ticket import Ticket
-from prunekit.target import solve_total
 
 
 def prune_source(
@@ -85,7 +84,6 @@ def _ticket(source: Ticket, model: nn.Module, masks: Masks) -> Ticket:
 def _target(density: float, of: str, ticket: Ticket, model: nn.Module, now: Masks) -> Target:
     """Return what the cut is asked for, having compared it with what the source has."""
     sizes = {name: parameter.numel() for name, parameter in parameters(model).items()}
-    target: Target = Density(density)
     part, whole, what = float(now.kept), now.prunable, "prunable weights"
     if of != "prunable":
         for name, mask in ticket.masks.items():
@@ -94,13 +92,10 @@ def _target(density: float, of: str, ticket: Ticket, model: nn.Module, now: Mask
                     f"the source has cut {name!r}, which is left out here, so a share of {of} would not be what the "
                     "name says: use --of prunable, or choose other patterns."
                 )
+    target = share_of(of, model, now.keys(), ticket.example)(Density(density))
     if of == "all":
-        target = Density(solve_total(density, sizes, now.keys()))
         part, whole, what = sum(sizes.values()) - now.prunable + now.kept, sum(sizes.values()), "parameters"
-    if of == "macs":
-        macs = {name: each.dense for name, each in macs_per_tensor(model, ticket.example()).items()}
-        cost = {name: macs.pop(name, 0) for name in now}
-        target = MacDensity(density, cost, sum(macs.values()))
+    if isinstance(target, MacDensity):
         part, whole, what = target.macs(now.per_tensor()), target.total, "multiply-adds"
     if density * whole > part + 0.5:
         raise SelectionError(
