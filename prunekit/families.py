@@ -14,6 +14,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from prunekit.errors import CheckpointError, PluginError, RecipeError, nearest
+from prunekit.registry import Registry
 from prunekit.weights import WRAPPERS, read_weights, refuse_unfitting
 
 FILES = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"}
@@ -107,7 +108,7 @@ class Architecture:
 def _recognised(path: Path) -> nn.Module:
     """Return the network that spandrel builds for a weights file, which is read without running anything in it."""
     state = read_weights(path)
-    spandrel = _package("spandrel", install="prunekit[spandrel]")
+    spandrel = _spandrel()
     while not (fits := [each for each in spandrel.MAIN_REGISTRY.architectures("detection") if each.detect(state)]):
         bare = _without_wrapper(state)
         if bare is None:
@@ -140,13 +141,21 @@ def _without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
 def _architectures() -> dict[str, type[nn.Module]]:
     """Return id -> class of every architecture in spandrel's registry; its classes' names where one has several."""
     found: dict[str, type[nn.Module]] = {}
-    for support in _package("spandrel", install="prunekit[spandrel]").MAIN_REGISTRY:
+    for support in _spandrel().MAIN_REGISTRY:
         bases = getattr(type(support.architecture), "__orig_bases__", ())
         generic = next((each for base in bases for each in typing.get_args(base)), None)
         parts = typing.get_args(generic) or (generic,)
         classes = [each for each in parts if inspect.isclass(each) and issubclass(each, nn.Module)]
         found |= {str(support.architecture.id) if len(classes) == 1 else each.__name__: each for each in classes}
     return found
+
+
+def _spandrel() -> Any:
+    """Return spandrel, with the architectures that installed plugins add to it."""
+    spandrel, registry = _package("spandrel", install="prunekit[spandrel]"), Registry.discover()
+    for name in registry.names("architecture"):
+        registry.get("architecture", name)()
+    return spandrel
 
 
 def _package(name: str, *, install: str) -> Any:

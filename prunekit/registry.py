@@ -11,7 +11,18 @@ from typing import Any, final
 
 from prunekit.errors import PluginError, RecipeError, nearest
 
-KINDS = ("recipe", "task", "network", "pruner", "scorer", "allocation", "strategy", "schedule", "command")
+KINDS = (
+    "recipe",
+    "task",
+    "network",
+    "architecture",
+    "pruner",
+    "scorer",
+    "allocation",
+    "strategy",
+    "schedule",
+    "command",
+)
 
 BUILT_IN = {
     "recipe": {"digits": "prunekit.recipes"},

@@ -56,8 +56,10 @@ class PromptIRArch(Architecture[PromptIR]):  # type: ignore[misc]  # mypy looks 
         """Build the network at the sizes of its weights, and copy them in."""
         state = bare(state_dict)
         options = options_of(state)
+        network = PromptIR(**options)
+        network.hyperparameters = options  # type: ignore[assignment]  # where spandrel's own networks have theirs
         return ImageModelDescriptor(
-            PromptIR(**options),
+            network,
             state,
             architecture=self,
             purpose="Restoration",

@@ -52,6 +52,14 @@ def test_a_checkpoint_is_recognised_and_restores_images(
         assert found(torch.rand(1, 3, 13, 21)).shape == (1, 3, 13, 21)  # type: ignore[operator]
 
 
+def test_a_recipe_names_a_published_file_and_gets_its_network(tmp_path: Path) -> None:
+    model = bind_network({"name": "promptir_tiny", "prompts": 3})()
+    torch.save({f"net.{name}": each for name, each in model.state_dict().items()}, tmp_path / "published.pth")
+    found = bind_network(f"spandrel:{tmp_path / 'published.pth'}")()
+    assert isinstance(found, PromptIR)
+    assert all(torch.equal(each, found.state_dict()[name]) for name, each in model.state_dict().items())
+
+
 class Restormer(Architecture[nn.Linear]):
     """Claims whatever has a patch embedding, as the real one does."""
 
