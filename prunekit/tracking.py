@@ -76,14 +76,16 @@ def track(model: nn.Module, moved: Mapping[str, Tensor] | None = None) -> Iterat
     def before(optimizer: Optimizer, *_: Any) -> None:
         nonlocal depth
         depth += 1
-        if depth > 1:
+        # A gradient scaler leaves it to a fused optimiser to divide by the scale, and to skip the step.
+        if depth > 1 or float(getattr(optimizer, "found_inf", None) or 0):
             return
+        scale = float(getattr(optimizer, "grad_scale", None) or 1)
         ours = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         for name, each in named.items():
             if each.grad is not None and id(each) in ours:
                 if sums[name].device != each.device:
                     sums[name] = sums[name].to(each.device)
-                sums[name].addcmul_(each.grad, each.detach(), value=-1)
+                sums[name].addcmul_(each.grad, each.detach(), value=-1 / scale)
 
     def after(*_: Any) -> None:
         nonlocal depth

@@ -61,6 +61,20 @@ def test_accumulated_gradients_other_optimisers_and_wrappers_count_once() -> Non
     assert moved["weight"].item() == -2.0
 
 
+@pytest.mark.parametrize("fused", [False, True])  # a fused one is handed scaled gradients
+def test_scaled_gradients_count_unscaled_and_skipped_steps_not_at_all(fused: bool) -> None:
+    model = line(3.0, -2.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    with track(model) as moved:
+        for factor in (1.0, float("inf")):
+            optimizer.zero_grad()
+            scaler.scale(model(torch.ones(1, 2)).sum() * factor).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert moved["weight"].tolist() == [[-3.0, 2.0]] and model.weight.tolist() == [[2.0, -3.0]]
+
+
 def test_cut_weights_stand_still() -> None:
     model = line(3.0, -2.0)
     with hold(model, Masks({"weight": torch.tensor([[True, False]])})), track(model) as moved:
