@@ -1,6 +1,6 @@
 """What one cut costs a real pretrained denoiser: every scorer with every allocation, at five densities, in PSNR.
 
-    python tests/benchmarks/denoiser_table.py WEIGHTS TRAIN TEST [--sigma 25] [--images 24] [--crop 192]
+    python tests/benchmarks/denoiser_table.py WEIGHTS TRAIN TEST [--scorer NAME] [--allocation NAME]
 
 WEIGHTS is a file that spandrel knows, e.g. a grey DnCNN; TRAIN and TEST are folders of clean images. Noise is Gaussian
 and not clipped, a function of each file's name; PSNR is of the output as it is, the mean over the centres of the test
@@ -56,6 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("weights", "train", "test"):
         parser.add_argument(name, metavar=name.upper())
+    parser.add_argument("--scorer", action="append", choices=SCORERS, help="only this one; repeatable")
+    parser.add_argument("--allocation", action="append", choices=ALLOCATIONS, help="only this one; repeatable")
     parser.add_argument("--sigma", type=float, default=25)
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--crop", type=int, default=192)
@@ -66,13 +68,14 @@ def main() -> None:
     test = folder_data(options.test, call, noise=options.sigma, images=options.images, crop=options.crop)
     start, dense = pk.snapshot(model), pk.Masks.dense(model)
     print(f"{dense.prunable:,} prunable weights, dense {psnr_db(model, test):.2f} dB; kept:", *DENSITIES, flush=True)
-    for scorer, score in SCORERS.items():
-        for allocation, allocate in ALLOCATIONS.items():
+    for scorer in options.scorer or SCORERS:
+        for allocation in options.allocation or ALLOCATIONS:
             if scorer == "lamp" and allocation != "everywhere":
                 continue  # within a tensor it ranks as magnitude does
             began_s, cells = time.perf_counter(), []
             for density in DENSITIES:
-                masks = pk.prune(model, dense, density, scorer=score(), allocation=allocate(), data=data)
+                score, allocate = SCORERS[scorer](), ALLOCATIONS[allocation]()
+                masks = pk.prune(model, dense, density, scorer=score, allocation=allocate, data=data)
                 masks.apply_(model)
                 cells.append(f"{psnr_db(model, test):.2f}")
                 pk.restore(model, start)
