@@ -86,7 +86,7 @@ def _linear(model: nn.Module) -> Iterator[None]:
     try:
         for each in held:
             each.grad = None
-            each.data = each.data.double().abs_()
+            each.data = each.data.to(torch.float64, copy=True).abs_()  # a copy: what is float64 must not lose its signs
             if isinstance(each, nn.Parameter):
                 each.requires_grad_(True)
         yield

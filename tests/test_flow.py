@@ -56,6 +56,15 @@ def test_many_cuts_put_the_weights_back() -> None:
         assert torch.equal(each, before[name]) and each.dtype == torch.float32
 
 
+def test_float64_weights_keep_their_signs() -> None:
+    model = nn.Linear(2, 1, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-3.0, 2.0]]))
+    data = Calibration([torch.zeros(1, 2, dtype=torch.float64)])
+    prune(model, Masks.dense(model), 0.5, scorer=synflow(times=1), data=data)
+    assert model.weight.tolist() == [[-3.0, 2.0]]
+
+
 def test_mistakes_are_said() -> None:
     model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
     with pytest.raises(SelectionError, match="its input must be floating-point"):
