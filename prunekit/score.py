@@ -153,7 +153,8 @@ def _lamp(magnitudes: Tensor) -> Tensor:
     squares = rising * rising
     rest = np.cumsum(squares[::-1])[::-1]
     scores = np.empty(len(squares), np.float64 if magnitudes.dtype == torch.float64 else np.float32)
-    scores[order] = np.divide(squares, rest, out=np.zeros_like(squares), where=rest > 0)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN, for whoever ranks to refuse
+        scores[order] = np.divide(squares, rest, out=np.zeros_like(squares), where=rest != 0)
     return torch.from_numpy(scores)
 
 

@@ -90,6 +90,13 @@ def test_lamp_by_hand(dtype: torch.dtype) -> None:
     assert lamp()(one_tensor(0, 0), Calibration())["weight"].tolist() == [0.0, 0.0]
 
 
+def test_lamp_of_what_is_no_number_is_refused() -> None:
+    for value in (float("nan"), float("inf")):
+        model = one_tensor(1.0, value, 3.0)
+        with pytest.raises(SelectionError, match="the score of 'weight' holds NaN"):
+            prune(model, Masks.dense(model, include=["weight"]), 0.5, scorer=lamp())
+
+
 def test_lamp_ranks_within_a_tensor_like_magnitude_and_empties_none() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 20), nn.Linear(20, 3))
