@@ -110,7 +110,8 @@ def erk(*, min_keep: int = 0) -> Allocation:
         total = amount.keep(now.kept, now.prunable)
         most = {name: kept for name, (kept, _) in now.per_tensor().items()}
         least = {name: min(min_keep, kept) for name, kept in most.items()}
-        return each(scores, now, shares({name: sum(mask.shape) for name, mask in now.items()}, least, most, total))
+        axes = {name: max(1, sum(mask.shape)) for name, mask in now.items()}  # a scalar has no axis, and one entry
+        return each(scores, now, shares(axes, least, most, total))
 
     return allocate
 

@@ -166,6 +166,12 @@ def test_erk_by_hand() -> None:
     assert {name: kept for name, (kept, _) in after.per_tensor().items()} == {"linear": 29, "conv": 66, "norm": 5}
 
 
+def test_erk_meets_the_count_beside_scalars_and_empty_tensors() -> None:
+    scores = {"scale": torch.ones(()), "none": torch.ones(0, 3), "matrix": torch.arange(100.0).reshape(10, 10)}
+    after = erk()(scores, dense(scores), Density(11 / 101))
+    assert after.per_tensor() == {"scale": (1, 1), "none": (0, 0), "matrix": (10, 100)}
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 50), st.integers(0, 30), st.integers(0, 5)), min_size=1, max_size=6), st.data()
