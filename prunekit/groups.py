@@ -112,6 +112,8 @@ def per_output(*, min_keep: int = 0) -> Allocation:
 
 
 def _best_of_rows(score: Tensor, mask: Tensor, amount: Amount, min_keep: int, dtype: torch.dtype) -> Tensor:
+    if not mask.numel():
+        return mask
     alive = mask.reshape(len(mask) if mask.ndim else 1, -1)
     rows = score.detach().to("cpu", dtype).reshape(alive.shape)
     living = alive.sum(1)

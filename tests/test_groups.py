@@ -98,6 +98,13 @@ def test_per_output_meets_the_count_and_keeps_each_outputs_best(
         )
 
 
+def test_per_output_of_scalars_vectors_and_empty_tensors() -> None:
+    scores = {"scalar": torch.ones(()), "vector": torch.arange(4.0), "none": torch.ones(3, 0), "flat": torch.ones(0, 3)}
+    now = Masks({name: torch.ones(score.shape, dtype=torch.bool) for name, score in scores.items()})
+    after = per_output()(scores, now, Density(0.6))
+    assert after.per_tensor() == {"scalar": (1, 1), "vector": (2, 4), "none": (0, 0), "flat": (0, 0)}
+
+
 def test_per_output_names_mistakes() -> None:
     score = torch.rand(2, 4)
     with pytest.raises(MaskError, match=r"shape \(4,\)"):
