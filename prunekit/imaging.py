@@ -5,9 +5,6 @@ Axes: b batch, c channels, h height, w width.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, final
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.errors import DataError, RecipeError
+from prunekit.preserve import preserved
 
 SIDES = (1, 2, 3, 4, 6, 7, 8, 12, 14, 16, 24, 28, 32, 48, 56, 64, 96, 112, 128)
 """What is tried as the side of an image, and as what sides must divide by: halvings, and windows of 3, 7 and 8."""
@@ -110,7 +108,8 @@ def image_call(model: nn.Module, *, channels: int | None = None) -> ImageCall:
         (1, 1, 1)
     """
     wanted = (3, 1) if channels is None else (channels,)
-    with _untouched(model):
+    with preserved(model), torch.no_grad():
+        model.eval()
         calls = [ImageCall(*each, square=square) for square in (False, True) for each in product(wanted, (0, 1))]
         for call in calls:
             for side in SIDES:
@@ -182,28 +181,3 @@ def _told(made: Any) -> str:
     if isinstance(made, (tuple, list)):
         return f"a {type(made).__name__} of {', '.join(_told(part) for part in made[:4]) or 'nothing'}"
     return f"a {type(made).__name__}"
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode without gradients, and put back its modes, its buffers and the random state."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    devices = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
-    state = random.getstate()
-    try:
-        model.eval()
-        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
-            yield
-    finally:
-        random.setstate(state)
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for module, name, buffer, before in buffers:
-                buffer.copy_(before)
-                setattr(module, name, buffer)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, Self, TypeVar, final
 
-import torch
 from torch import nn
 
 from prunekit.allocate import Allocation, everywhere
 from prunekit.amount import Density, Target
 from prunekit.calibration import Calibration
 from prunekit.masks import Masks
+from prunekit.preserve import preserved
 from prunekit.score import FromData, PerTensor, Scorer, magnitude
 from prunekit.target import meet, on_the_way
 
@@ -124,40 +122,9 @@ def prune(
     if isinstance(score, PerTensor):
         return meet(score(model, NO_DATA), masks, asked, allocate)
     times = score.times if isinstance(score, FromData) else 1
-    with _preserved(model, weights=times > 1 or not isinstance(score, FromData)):
+    with preserved(model, weights=times > 1 or not isinstance(score, FromData)):
         for step in on_the_way(masks, asked, times):
             if times > 1:
                 masks.apply_(model)  # what a small cut leaves is what the next one scores
             masks = meet(score(model, data), masks, step, allocate)
     return masks
-
-
-@contextmanager
-def _preserved(model: nn.Module, *, weights: bool) -> Iterator[None]:
-    """Put back whatever a scorer does to the model and to the random state, even if it raises.
-
-    Args:
-        model: what is scored.
-        weights: whether parameters are to be copied, too; a scorer that promises not to write to them saves that.
-    """
-    copied = [*model.buffers(), *(model.parameters() if weights else ())]
-    tensors = [(tensor, tensor.detach().clone()) for tensor in copied]
-    gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    python_state = random.getstate()
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    try:
-        for parameter, _, _ in gradients:
-            parameter.grad = None
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        random.setstate(python_state)
-        for module, mode in modes:
-            module.training = mode
-        for parameter, gradient, required in gradients:
-            parameter.grad = gradient
-            parameter.requires_grad_(required)
-        with torch.no_grad():
-            for tensor, before in tensors:
-                tensor.copy_(before)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -19,6 +17,7 @@ from prunekit.calibration import Calibration
 from prunekit.errors import SelectionError
 from prunekit.masks import Masks
 from prunekit.measure import evaluating
+from prunekit.preserve import preserved
 from prunekit.pruner import NO_DATA, prune
 from prunekit.score import FromData, PerTensor, Scorer, Scores
 from prunekit.select import parameters
@@ -109,14 +108,15 @@ def sensitivity(
     held.revived(model)  # raises where the masks do not fit
     scored = _asked_once(scorer) if scorer is not None else None
     rows: list[Sensitivity] = []
-    with _measuring(model, measure or _default(model, data)) as measured:
-        before = measured()
+    with preserved(model):
+        bad = measure or _default(model, data)
+        before = _measured(model, bad)
         for index, (name, mask) in enumerate(held.items()):
             alone = Masks({name: mask})
             cuts = [prune(model, alone, density, scorer=scored, data=data) for density in falling]
             after: list[float] = []
             for cut in cuts:
-                after.append(before if cut.kept == alone.kept else _with(model, cut, measured))
+                after.append(before if cut.kept == alone.kept else _with(model, cut, bad))
                 if progress is not None:
                     progress(index * len(falling) + len(after), len(held) * len(falling))
             kept = tuple(cut.kept for cut in cuts)
@@ -181,33 +181,19 @@ def _asked_once(scorer: Scorer) -> Scorer:
     return replace(scorer, score=score) if isinstance(scorer, FromData) else score
 
 
-@contextmanager
-def _measuring(model: nn.Module, measure: Badness) -> Iterator[Callable[[], float]]:
-    """Yield the measure of the model, always from the same random state; put back buffers and random state."""
-    devices = {each.device for each in model.parameters() if each.is_cuda}
-    python_state = random.getstate()
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-
-    def measured() -> float:
-        random.setstate(python_state)
-        with torch.random.fork_rng(devices=list(devices)), evaluating(model):
-            return float(measure(model))
-
-    try:
-        yield measured
-    finally:
-        random.setstate(python_state)
-        for buffer, before in buffers:
-            buffer.copy_(before)
+def _measured(model: nn.Module, measure: Badness) -> float:
+    """Return the measure of the model, always from the same random state and buffers."""
+    with preserved(model), evaluating(model):
+        return float(measure(model))
 
 
-def _with(model: nn.Module, cut: Masks, measured: Callable[[], float]) -> float:
+def _with(model: nn.Module, cut: Masks, measure: Badness) -> float:
     """Return the measure with one more cut, which is then undone."""
     weights = [parameters(model)[name] for name in cut]
     before = [weight.detach().clone() for weight in weights]
     try:
         cut.apply_(model)
-        return measured()
+        return _measured(model, measure)
     finally:
         with torch.no_grad():
             for weight, was in zip(weights, before, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random as python_random
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -185,6 +186,7 @@ def _everything(model: nn.Module) -> dict[str, object]:
         "modes": [module.training for module in model.modules()],
         "torch": torch.get_rng_state(),
         "python": python_random.getstate(),
+        "numpy": str(np.random.get_state()),
     }
 
 

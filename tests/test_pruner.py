@@ -5,17 +5,21 @@ from __future__ import annotations
 import random as python_random
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from prunekit.activations import wanda
 from prunekit.allocate import per_layer
 from prunekit.amount import Density, Rate
 from prunekit.errors import SelectionError
+from prunekit.flow import synflow
+from prunekit.gradients import snip
 from prunekit.masks import Masks, hold
 from prunekit.pruner import Cut, Pruner, Unstructured, prune
 from prunekit.rewind import restore, snapshot
-from prunekit.score import Calibration, magnitude
+from prunekit.score import Calibration, Scorer, magnitude
 from prunekit.target import solve_total
 from prunekit.testing import check_scorer, example_data, example_model
 
@@ -79,6 +83,31 @@ def test_whatever_a_scorer_does_is_put_back() -> None:
     with pytest.raises(ZeroDivisionError):
         prune(model, Masks.dense(model), 0.5, scorer=failing, data=example_data())
     assert all(torch.equal(tensor, before[name]) for name, tensor in snapshot(model).items())
+
+
+class Restless(nn.Module):
+    """Draws from every generator, and puts another tensor in its buffer's place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x) * (1 + torch.rand(3) * python_random.random() * float(np.random.rand()))
+        self.mean = 0.9 * self.mean + 0.1 * y.detach().mean(0)
+        return y - self.mean
+
+
+@pytest.mark.parametrize("scorer", [snip(), wanda(), synflow(times=2), rude])
+def test_a_buffer_that_is_replaced_and_every_random_state_come_back(scorer: Scorer) -> None:
+    model = Restless()
+    mean, states = model.mean, (torch.get_rng_state(), python_random.getstate(), str(np.random.get_state()))
+    data = Calibration([torch.randn(2, 4, generator=torch.Generator())], lambda net, x: net(x).square().mean())
+    prune(model, Masks.dense(model), 0.5, scorer=scorer, data=data)
+    assert model.mean is mean and mean.tolist() == [0.0, 0.0, 0.0]
+    after = torch.get_rng_state(), python_random.getstate(), str(np.random.get_state())
+    assert torch.equal(states[0], after[0]) and states[1:] == after[1:]
 
 
 def seeded(scorer):  # type: ignore[no-untyped-def]

@@ -91,6 +91,14 @@ class Restless(nn.Module):
         return y
 
 
+def test_looking_at_the_output_leaves_no_trace_either() -> None:
+    model = Restless()
+    states = torch.get_rng_state(), random.getstate()
+    pk.sensitivity(model, pk.Calibration([torch.ones(4, 3)]), densities=[0.5])
+    assert model.calls == 0
+    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[1]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_comes_back_bit_for_bit(fails: bool) -> None:
     model = Restless()
