@@ -14,7 +14,7 @@ from prunekit.calibration import Calibration
 from prunekit.masks import Masks
 from prunekit.preserve import preserved
 from prunekit.score import FromData, PerTensor, Scorer, magnitude
-from prunekit.target import meet, on_the_way
+from prunekit.target import among, meet, on_the_way
 
 NO_DATA = Calibration()
 """What ``prune`` gives to a scorer when no data was passed: asking it for any is an error that says so."""
@@ -123,8 +123,10 @@ def prune(
         return meet(score(model, NO_DATA), masks, asked, allocate)
     times = score.times if isinstance(score, FromData) else 1
     with preserved(model, weights=times > 1 or not isinstance(score, FromData)):
+        found = masks
         for step in on_the_way(masks, asked, times):
             if times > 1:
-                masks.apply_(model)  # what a small cut leaves is what the next one scores
-            masks = meet(score(model, data), masks, step, allocate)
-    return masks
+                found.apply_(model)  # what a small cut leaves is what the next one scores
+            scores = score(model, data)
+            found = meet(among(scores, found) if times > 1 else scores, masks, step, allocate)
+    return found

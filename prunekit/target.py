@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import torch
+from torch import Tensor
+
 from prunekit.allocate import Allocation
-from prunekit.amount import Density, MacDensity, Target
+from prunekit.amount import Density, MacDensity, Rate, Target
 from prunekit.errors import MaskError, SelectionError
 from prunekit.masks import Masks
-from prunekit.score import Scores
+from prunekit.score import Lazy, Scores
 
 
 def meet(scores: Scores, now: Masks, target: Target, allocation: Allocation) -> Masks:
@@ -36,7 +39,7 @@ def meet(scores: Scores, now: Masks, target: Target, allocation: Allocation) -> 
 
 
 def on_the_way(now: Masks, target: Target, times: int) -> list[Target]:
-    """Return ``times`` targets that lead from what is kept now to ``target`` in equal factors.
+    """Return ``times`` targets that lead from what is kept now to ``target`` in equal factors; all count from ``now``.
 
     Example:
         >>> import torch
@@ -50,10 +53,27 @@ def on_the_way(now: Masks, target: Target, times: int) -> list[Target]:
         first = target.macs(now.per_tensor()) / max(1, target.total)
         steps = [first * (target.value / first) ** (k / times) for k in range(1, times)] if first else []
         return [*(MacDensity(max(step, target.value), target.cost, target.other) for step in steps), target]
-    keep = target.keep(now.kept, now.prunable)
-    if not keep:
+    if isinstance(target, Rate):
+        return [*(Rate(1 - (1 - target.value) ** (k / times)) for k in range(1, times)), target]
+    if not target.keep(now.kept, now.prunable):
         return [target]
-    return [Density(round(now.kept * (keep / now.kept) ** (k / times)) / now.prunable) for k in range(1, times + 1)]
+    factor = target.value / now.density
+    return [*(Density(now.density * factor ** (k / times)) for k in range(1, times)), target]
+
+
+def among(scores: Scores, alive: Masks) -> Scores:
+    """Return the scores with what ``alive`` cuts below all others, so that small cuts add up to one.
+
+    Example:
+        >>> import torch
+        >>> among({"weight": torch.tensor([1.0, 2.0])}, Masks({"weight": torch.tensor([True, False])}))["weight"]
+        tensor([1., -inf])
+    """
+
+    def below(name: str, score: Tensor) -> Tensor:
+        return score.masked_fill(~alive[name].to(score.device), -torch.inf) if name in alive else score
+
+    return Lazy(below, scores)
 
 
 def _checked(now: Masks, after: Masks) -> Masks:

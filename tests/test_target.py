@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from prunekit.allocate import erk, everywhere, per_layer
+from prunekit.allocate import Allocation, erk, everywhere, per_layer
 from prunekit.amount import Amount, Density, MacDensity, Rate
+from prunekit.calibration import Calibration
 from prunekit.errors import MaskError, SelectionError
+from prunekit.gradients import snip
+from prunekit.groups import per_output
 from prunekit.masks import Masks
 from prunekit.measure import count_macs, macs_per_tensor
 from prunekit.pruner import prune
-from prunekit.score import Scores, magnitude
+from prunekit.score import Scores, magnitude, repeated
 from prunekit.target import meet, on_the_way
 
 
@@ -58,10 +61,25 @@ def test_steps_fall_by_equal_factors_and_end_exactly() -> None:
     counts = [step.keep(1000, 1000) for step in on_the_way(now, Density(0.001), 3)]  # type: ignore[union-attr]
     assert counts == [100, 10, 1]
     assert on_the_way(now, Rate(0.5), 1) == [Rate(0.5)]
-    (first, last) = on_the_way(now, Rate(0.5), 2)
-    assert (first, last) == (Density(0.707), Density(0.5))  # 1000 - ceil(0.5 * 999)
+    assert on_the_way(now, Rate(0.75), 2) == [Rate(0.5), Rate(0.75)]
     assert [round(step.value, 3) for step in on_the_way(now, MacDensity(0.25, {"a": 10}), 2)] == [0.5, 0.25]
     assert on_the_way(now, Density(1e-9), 4) == [Density(1e-9)]
+
+
+@pytest.mark.parametrize("allocation", [per_layer(rates={"2.*": 0.5}), per_layer(), per_output()])
+@pytest.mark.parametrize("amount", [Density(0.37), Rate(0.2)])
+def test_many_small_cuts_leave_what_one_cut_leaves_of_every_tensor(allocation: Allocation, amount: Amount) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(33, 17, bias=False), nn.ReLU(), nn.Linear(17, 29, bias=False))
+    data = Calibration([torch.randn(8, 33)], lambda net, x: net(x).square().mean())
+    now = Masks.dense(model)
+    for _ in range(2):
+        once, often = (
+            prune(model, now, amount, scorer=each, allocation=allocation, data=data)
+            for each in (snip(), repeated(snip(), times=5))
+        )
+        assert often.per_tensor() == once.per_tensor() and often != once
+        now, amount = often, Rate(0.3)
 
 
 class Rude:
