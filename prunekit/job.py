@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -25,12 +25,17 @@ from prunekit.weights import load_weights
 @final
 @dataclass(frozen=True)
 class Job:
-    """What is to be run: ``recipe`` has every default filled in."""
+    """What is to be run: ``recipe`` has every default filled in.
+
+    ``kept`` is how many of the prunable parameters each cut of the plan leaves, as rehearsed; None where a target on
+    multiply-adds leaves that open.
+    """
 
     recipe: Recipe
     task: Task
     pruner: Pruner[Any]
     plan: Plan
+    kept: tuple[int | None, ...] = ()
 
     def model(self, *, seed: int | None = None) -> nn.Module:
         """Build the network at its initialisation, by the recipe's seed or another; torch's random state stays."""
@@ -67,14 +72,16 @@ def bind_job(recipe: Recipe, registry: Registry) -> Job:
     cut = made.start(model)
     plan = _retargeted(checked(strategy(steps=built.steps)), share_of(of, model, cut.keys(), built.example))
     job = Job(full, built, made, plan)
-    rehearse(job, model)
-    return job
+    return replace(job, kept=rehearse(job, model))
 
 
-def rehearse(job: Job, model: nn.Module) -> None:
+def rehearse(job: Job, model: nn.Module) -> tuple[int | None, ...]:
     """Find now what would otherwise be found after hours: patterns, weights, scores and amounts that do not fit.
 
     Every cut of the plan is made once on the untrained network, with one batch for the scorer; ``model`` is given up.
+
+    Returns:
+        ``Job.kept``.
     """
     for stage in job.plan:
         for pattern in stage.start.keep:
@@ -83,14 +90,31 @@ def rehearse(job: Job, model: nn.Module) -> None:
         load_weights(model, job.recipe.weights)
     targets = [target for stage in job.plan for _, target in stage.prune_at]
     if not isinstance(job.pruner, Unstructured) or not targets:
-        return
+        return (None,) * len(targets)
+    if isinstance(job.pruner.scorer, FromData) and job.pruner.scorer.tracks:
+        _refuse_untrained(job.plan)
     standing = {name: torch.zeros_like(each, requires_grad=False) for name, each in parameters(model).items()}
     data = task_data(job.task, torch.device("cpu"), standing).first(1)
-    once = replace(job.pruner, scorer=_once(job.pruner.scorer))
-    masks = once.cut(model, once.start(model), targets[0], data)
+    masks = replace(job.pruner, scorer=_once(job.pruner.scorer)).cut(model, job.pruner.start(model), targets[0], data)
+    quick = replace(job.pruner, scorer=magnitude())
+    if isinstance(targets[-1], MacDensity):
+        quick.cut(model, quick.start(model), targets[-1], data)  # the least; what lies between can be met, too
+        return (None,) * len(targets)
+    kept = [masks.kept]
     for target in targets[1:]:
-        if not isinstance(target, MacDensity):  # whether those can be met was asked of the first
-            masks = replace(once, scorer=magnitude()).cut(model, masks, target, data)
+        masks = quick.cut(model, masks, target, data)
+        kept.append(masks.kept)
+    return tuple(kept)
+
+
+def _refuse_untrained(plan: Plan) -> None:
+    for stage in plan:
+        for step, _ in stage.prune_at:
+            if step <= stage.start.clock:
+                raise RecipeError(
+                    f"prune.scorer looks at how training moves the weights, and stage {stage.name} cuts at step "
+                    f"{step}, before it has trained: train first (dense: true, a later begin), or choose another."
+                )
 
 
 def _once(scorer: Scorer) -> Scorer:
@@ -106,39 +130,31 @@ def _retargeted(plan: Plan, turned: Callable[[Target], Target]) -> Plan:
     )
 
 
-def expected(plan: Plan, prunable: int) -> list[tuple[float | None, float | None]]:
+def expected(plan: Plan, kept: Sequence[int | None], prunable: int) -> list[tuple[float | None, float | None]]:
     """Return each stage's density of the prunable parameters while it trains: (at its start, at its end).
 
     Args:
         plan: the stages.
+        kept: what each cut leaves, as `Job` has it.
         prunable: number of prunable parameters.
 
     Returns:
-        One pair a stage; None where a target on multiply-adds leaves open how many parameters will be kept.
+        One pair a stage; None where it is not known before training.
 
     Example:
         >>> from prunekit.plan import iterative
         >>> from prunekit.schedule import geometric
-        >>> expected(iterative(10, geometric(0.25), rounds=2), 1000)
+        >>> expected(iterative(10, geometric(0.25), rounds=2), [500, 250], 1000)
         [(1.0, 1.0), (0.5, 0.5), (0.25, 0.25)]
     """
-    kept: int | None = prunable
+    left = iter(kept)
+    now: float | None = 1.0
     rows = []
     for stage in plan:
-        first = kept
-        for step, target in stage.prune_at:
-            if step < stage.end:
-                kept = _after(kept, prunable, target)
-        rows.append((_share(first, prunable), _share(kept, prunable)))
-        for step, target in stage.prune_at:
-            if step == stage.end:
-                kept = _after(kept, prunable, target)
+        first = last = now
+        for step, _ in stage.prune_at:
+            count = next(left)
+            now = None if count is None else count / prunable
+            last = now if step < stage.end else last
+        rows.append((first, last))
     return rows
-
-
-def _after(kept: int | None, prunable: int, target: Target) -> int | None:
-    return None if kept is None or isinstance(target, MacDensity) else target.keep(kept, prunable)
-
-
-def _share(kept: int | None, prunable: int) -> float | None:
-    return None if kept is None else kept / prunable

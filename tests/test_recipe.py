@@ -92,7 +92,7 @@ def test_a_target_on_all_parameters_becomes_one_on_the_prunable() -> None:
     )
     total = sum(parameter.numel() for parameter in job.model().parameters())
     prunable = 96 + 48
-    (_, (_, after)) = expected(job.plan, prunable)
+    (_, (_, after)) = expected(job.plan, job.kept, prunable)
     assert round(after * prunable) == round(total * 0.5) - (total - prunable)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 import prunekit as pk
 from prunekit.errors import Interrupted, PruneKitError
 from prunekit.execute import Execution
-from prunekit.job import bind_job
+from prunekit.job import bind_job, expected
 from prunekit.measure import count_macs
 from prunekit.recipe import read_recipe
 from prunekit.registry import BUILT_IN
@@ -22,6 +22,7 @@ from prunekit.store import Run, stored_plan
 
 __all__ = ["fresh_accelerate"]  # a fixture, used by every test here
 
+GRADUAL = "strategy={name: gradual, schedule: {name: cubic, density: 0.25}, begin: 2, end: 8, every: 3}"
 AT_INIT = "strategy={name: at_init, density: 0.25}"
 DATA_SCORERS = sorted(set(BUILT_IN["scorer"]) - {"magnitude", "random", "ticket", "repeated", "movement"})
 
@@ -76,9 +77,6 @@ def test_one_shot_fine_tunes_with_the_last_rates(tmp_path: Path) -> None:
     assert [line.split(",")[0] for line in lines] == ['{"clock": 7', '{"clock": 8', '{"clock": 9']
 
 
-GRADUAL = "strategy={name: gradual, schedule: {name: cubic, density: 0.25}, begin: 2, end: 8, every: 3}"
-
-
 def test_movement_is_gathered_through_every_cut(tmp_path: Path) -> None:
     _, path = walk(tmp_path, GRADUAL, "prune.scorer=movement")
     cut = masks(path, "00-0.2500")
@@ -117,6 +115,16 @@ def test_a_target_on_multiply_adds_is_met_from_below(tmp_path: Path) -> None:
         (["strategy.of=macs", "strategy.schedule={name: rate, rate: 0.2}"], "a rate is a share of the survivors"),
         (["strategy={name: at_init, density: 0.25, rewind: 'reinit:x'}"], "is not one of init, step:K"),
         (["strategy={name: one_shot, density: 0.25, finetune: 500}"], "the training has 20 steps only"),
+        (["prune.scorer=movement", AT_INIT], "stage 00-1.0000 cuts at step 0, before it has trained: train first"),
+        (
+            ["prune.scorer=movement", "strategy={name: one_shot, density: 0.2, finetune: 3, dense: false}"],
+            "cuts at step",
+        ),
+        (["prune.scorer=movement", GRADUAL.replace("begin: 2", "begin: 0")], "looks at how training moves the weights"),
+        (
+            ["strategy.of=macs", "prune.allocation={name: per_layer, rates: {'*': 0.5}}"],  # half is met, a quarter not
+            "no cut of this allocation leaves 25.00% of the multiply-adds",
+        ),
         (["prune.scorer={name: repeated, scorer: magnitude, times: 3}"], "only a scorer that looks at data"),
         (["prune.scorer={name: random}"], r"prune.scorer.seed is missing"),
     ],
@@ -124,6 +132,22 @@ def test_a_target_on_multiply_adds_is_met_from_below(tmp_path: Path) -> None:
 def test_refused_before_anything_is_trained(overrides: list[str], message: str) -> None:
     with pytest.raises(PruneKitError, match=message):
         bind_job(read_recipe(TOY, overrides, REGISTRY), REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "densities"),
+    [
+        (["prune.allocation={name: per_layer, rates: {'4.*': 0.5}}"], [(144, 144), (84, 84), (54, 54)]),
+        ([GRADUAL], [(144, 36)]),
+        ([AT_INIT], [(144, 144), (36, 36)]),
+    ],
+)
+def test_a_plan_tells_what_the_run_then_keeps(
+    tmp_path: Path, overrides: list[str], densities: list[tuple[int, int]]
+) -> None:
+    job, path = walk(tmp_path, *overrides)
+    assert [(round(144 * a), round(144 * b)) for a, b in expected(job.plan, job.kept, 144)] == densities
+    assert [masks(path, stage.name).kept for stage in job.plan] == [after for _, after in densities]
 
 
 def test_tied_weights_share_one_mask_through_a_whole_loop() -> None:

@@ -74,8 +74,8 @@ def show_plan(name: str, overrides: Sequence[str]) -> None:
     prunable = int(getattr(cut, "prunable", total))
     seconds = step_seconds(job)
     shown = Table("stage", "steps", "rewind", "kept of prunable", "kept of all", "about", box=None, pad_edge=False)
-    for stage, (_, density) in zip(job.plan, expected(job.plan, prunable), strict=True):
-        counts = ("by multiply-adds", "") if density is None else kept_texts(round(density * prunable), prunable, total)
+    for stage, (_, density) in zip(job.plan, expected(job.plan, job.kept, prunable), strict=True):
+        counts = ("not known before", "") if density is None else kept_texts(round(density * prunable), prunable, total)
         steps = stage.end - stage.start.clock
         shown.add_row(
             stage.name,

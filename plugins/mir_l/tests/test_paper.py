@@ -38,7 +38,7 @@ def test_fifteen_rounds_leave_the_published_share(paper: Job) -> None:
     dense: Masks = paper.pruner.start(model)
     total = sum(parameter.numel() for parameter in model.parameters())
     assert (dense.prunable, total) == (33_199_064, 35_592_263)
-    kept = [round(density * dense.prunable) for _, density in expected(paper.plan, dense.prunable)]
+    kept = [round(density * dense.prunable) for _, density in expected(paper.plan, paper.kept, dense.prunable)]
     shares = {k: round(100 * (total - dense.prunable + kept[k]) / total, 2) for k in (5, 8, 10, 12, 15)}
     assert shares == {5: 37.29, 8: 22.37, 10: 16.74, 12: 13.13, 15: 10.01}
     assert total - dense.prunable + kept[15] == 3_561_286
