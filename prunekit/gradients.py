@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunekit.calibration import Calibration
 from prunekit.errors import SelectionError
-from prunekit.score import FromData, Lazy, Scores
+from prunekit.score import FromData, Lazy, Scores, wide
 from prunekit.select import parameters
 
 
@@ -34,7 +34,7 @@ def snip() -> FromData:
 
     def score(model: nn.Module, data: Calibration) -> Scores:
         gradients = _summed(model, data.losses(model))
-        return _lazy(model, lambda name, weight: (weight * gradients[name]).abs_())
+        return _lazy(model, lambda name, weight: (weight * wide(gradients[name])).abs_())
 
     return FromData(score)
 
@@ -113,7 +113,7 @@ def grasp() -> FromData:
             gradients = _summed(model, data.losses(model))
             products = _hessian_times(model, data.losses(model), gradients)
         del gradients
-        return _lazy(model, lambda name, weight: weight * products[name])
+        return _lazy(model, lambda name, weight: weight * wide(products[name]))
 
     return FromData(score)
 
@@ -147,13 +147,13 @@ def _summed(model: nn.Module, losses: Iterable[Tensor]) -> dict[str, Tensor]:
 def _mean_square(model: nn.Module, losses: Iterable[Tensor]) -> dict[str, Tensor]:
     """Return the mean over losses of their squared gradients."""
     named = _differentiable(model)
-    squares = {name: torch.zeros_like(parameter, requires_grad=False) for name, parameter in named.items()}
+    squares = {name: torch.zeros_like(wide(parameter.detach())) for name, parameter in named.items()}
     count = 0
     for _ in _backward(losses):
         count += 1
         for name, parameter in named.items():
             if parameter.grad is not None:
-                squares[name].addcmul_(parameter.grad, parameter.grad)
+                squares[name].addcmul_(wide(parameter.grad), wide(parameter.grad))
                 parameter.grad = None
     return {name: square.div_(max(1, count)) for name, square in squares.items()}
 
@@ -166,7 +166,7 @@ def _hessian_times(model: nn.Module, losses: Iterable[Tensor], vector: Mapping[s
         for loss in losses:
             slopes = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
             pairs = [(slope, vector[name]) for name, slope in zip(named, slopes, strict=True) if slope is not None]
-            flow = torch.stack([(slope * along).sum() for slope, along in pairs]).sum()
+            flow = torch.stack([(wide(slope) * wide(along)).sum() for slope, along in pairs]).sum()
             if flow.requires_grad:  # a loss linear in the weights has no curvature
                 flow.backward()
     except RuntimeError as cause:
@@ -181,4 +181,4 @@ def _take(parameter: nn.Parameter) -> Tensor:
 
 def _lazy(model: nn.Module, score: Callable[[str, Tensor], Tensor]) -> Lazy:
     weights = {name: each.detach() for name, each in parameters(model).items() if each.is_floating_point()}
-    return Lazy(score, weights)
+    return Lazy(lambda name, weight: score(name, wide(weight)), weights)

@@ -98,6 +98,16 @@ class Lazy(Mapping[str, Tensor]):
         return len(self.weights)
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32 if it is narrower: products of gradients leave the range of float16.
+
+    Example:
+        >>> wide(torch.ones(1, dtype=torch.float16)).dtype, wide(torch.ones(1, dtype=torch.float64)).dtype
+        (torch.float32, torch.float64)
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def magnitude() -> PerTensor:
     """Score a weight by its absolute value.
 

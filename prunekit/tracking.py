@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from prunekit.calibration import Calibration
 from prunekit.errors import SelectionError
-from prunekit.score import FromData, Lazy, Scores
+from prunekit.score import FromData, Lazy, Scores, wide
 from prunekit.select import parameters
 
 
@@ -64,32 +64,33 @@ def track(model: nn.Module, moved: Mapping[str, Tensor] | None = None) -> Iterat
         moved: sums to go on from; not changed.
 
     Yields:
-        Canonical parameter name -> the sums so far, of the parameter's shape, on its device.
+        Canonical parameter name -> the sums so far, of the parameter's shape, on its device, in float32 or wider.
     """
     named = {name: each for name, each in parameters(model).items() if each.is_floating_point()}
     sums = {
-        name: moved[name].to(each.device, copy=True) if moved else torch.zeros_like(each, requires_grad=False)
+        name: moved[name].to(each.device, copy=True) if moved else torch.zeros_like(wide(each.detach()))
         for name, each in named.items()
     }
-    depth = 0  # optimisers that wrap another one step within a step
+    stepping: Optimizer | None = None
 
     def before(optimizer: Optimizer, *_: Any) -> None:
-        nonlocal depth
-        depth += 1
-        # A gradient scaler leaves it to a fused optimiser to divide by the scale, and to skip the step.
-        if depth > 1 or float(getattr(optimizer, "found_inf", None) or 0):
+        nonlocal stepping
+        # One that wraps another has counted this step; the same one again has failed in between. A gradient scaler
+        # leaves it to a fused optimiser to divide by the scale, and to skip the step.
+        if stepping not in (None, optimizer) or float(getattr(optimizer, "found_inf", None) or 0):
             return
+        stepping = optimizer
         scale = float(getattr(optimizer, "grad_scale", None) or 1)
         ours = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         for name, each in named.items():
             if each.grad is not None and id(each) in ours:
                 if sums[name].device != each.device:
                     sums[name] = sums[name].to(each.device)
-                sums[name].addcmul_(each.grad, each.detach(), value=-1 / scale)
+                sums[name].addcmul_(wide(each.grad), wide(each.detach()), value=-1 / scale)
 
-    def after(*_: Any) -> None:
-        nonlocal depth
-        depth = max(0, depth - 1)
+    def after(optimizer: Optimizer, *_: Any) -> None:
+        nonlocal stepping
+        stepping = None if optimizer is stepping else stepping
 
     handles = (register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after))
     try:

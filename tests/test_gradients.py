@@ -87,6 +87,15 @@ def test_grasp_predicts_what_a_removal_does_to_the_flow_of_gradients() -> None:
         assert change == pytest.approx(-2 * step * float(scores[name].view(-1)[0]), rel=1e-3, abs=1e-12)
 
 
+@pytest.mark.parametrize("scorer", [snip(), taylor(), fisher(), grasp()])
+def test_scores_of_float16_weights_do_not_vanish(scorer: FromData) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1, bias=False, dtype=torch.float16)
+    data = Calibration([torch.rand(1, 4, dtype=torch.float16)], lambda net, x: net(x).float().square().mean() / 100)
+    scores = scorer(model, data)["weight"]
+    assert scores.dtype == torch.float32 and scores.all()
+
+
 def test_dense_outputs_frozen_and_unused_parameters() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 1, 1), nn.Conv2d(1, 1, 1))
     model[0].weight.requires_grad_(False)

@@ -75,6 +75,22 @@ def test_scaled_gradients_count_unscaled_and_skipped_steps_not_at_all(fused: boo
     assert moved["weight"].tolist() == [[-3.0, 2.0]] and model.weight.tolist() == [[2.0, -3.0]]
 
 
+def test_small_steps_add_up_in_bfloat16_and_a_failed_step_stops_nothing() -> None:
+    model = line(1.0).to(torch.bfloat16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def fails() -> float:
+        raise ZeroDivisionError
+
+    with track(model) as moved:
+        with pytest.raises(ZeroDivisionError):
+            optimizer.step(fails)
+        model(torch.ones(1, 1, dtype=torch.bfloat16)).sum().backward()
+        for _ in range(300):
+            optimizer.step()
+    assert moved["weight"].item() == -300.0  # bfloat16 would stand still at 256
+
+
 def test_cut_weights_stand_still() -> None:
     model = line(3.0, -2.0)
     with hold(model, Masks({"weight": torch.tensor([[True, False]])})), track(model) as moved:
