@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.calibration import Calibration
-from prunekit.score import FromData, Lazy, Scores
+from prunekit.score import FromData, Lazy, Scores, wide
 from prunekit.select import parameters
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -37,34 +37,39 @@ def wanda() -> FromData:
 
     def score(model: nn.Module, data: Calibration) -> Scores:
         names = {id(parameter): name for name, parameter in parameters(model).items()}
-        squares: dict[str, Tensor] = {}
-        layers: dict[str, nn.Module] = {}
+        squares: dict[str, dict[nn.Module, Tensor]] = {}
         model.eval()
-        with _watching(model, names, squares, layers), torch.no_grad():
+        with _watching(model, names, squares), torch.no_grad():
             for batch in data.inputs(model):
                 model(batch)
-        weights = {name: parameters(model)[name].detach() for name in squares}
-        return Lazy(lambda name, weight: weight.abs() * _spread(squares[name].sqrt(), layers[name], weight), weights)
+
+        def product(name: str, weight: Tensor) -> Tensor:
+            spread = [_spread(found, module, weight) for module, found in squares[name].items()]
+            return weight.abs() * torch.stack(torch.broadcast_tensors(*spread)).sum(0).sqrt()
+
+        return Lazy(product, {name: parameters(model)[name].detach() for name in squares})
 
     return FromData(score)
 
 
 @contextmanager
 def _watching(
-    model: nn.Module, names: Mapping[int, str], squares: dict[str, Tensor], layers: dict[str, nn.Module]
+    model: nn.Module, names: Mapping[int, str], squares: dict[str, dict[nn.Module, Tensor]]
 ) -> Iterator[None]:
-    """Add up each layer's squared inputs by channel, under its weight's name."""
+    """Add up each layer's squared inputs by channel, under its weight's name; tied weights have several layers."""
 
-    def add(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x = args[0].detach().float()
+    def add(name: str, module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]) -> None:
+        x = wide(args[0] if args else kwargs["input"])
         axis = -1 if isinstance(module, nn.Linear) else x.ndim - _dims(module) - 1
         others = [each for each in range(x.ndim) if each != axis % x.ndim]
         found = x.square().sum(dim=others)
-        squares[name] = squares[name] + found if name in squares else found
-        layers[name] = module
+        of = squares.setdefault(name, {})
+        of[module] = of[module] + found if module in of else found
 
     found = [module for module in model.modules() if isinstance(module, _LAYERS) and id(module.weight) in names]
-    handles = [module.register_forward_pre_hook(partial(add, names[id(module.weight)])) for module in found]
+    handles = [
+        module.register_forward_pre_hook(partial(add, names[id(module.weight)]), with_kwargs=True) for module in found
+    ]
     try:
         yield
     finally:
@@ -76,14 +81,14 @@ def _dims(module: nn.Module) -> int:
     return len(module.kernel_size) if isinstance(module.kernel_size, tuple) else 1
 
 
-def _spread(norm: Tensor, module: nn.Module, weight: Tensor) -> Tensor:
-    """Return each input channel's norm at every weight that multiplies it."""
+def _spread(channels: Tensor, module: nn.Module, weight: Tensor) -> Tensor:
+    """Return each input channel's number at every weight that multiplies it."""
     if isinstance(module, nn.Linear):
-        return norm
+        return channels
     kernel = [1] * (weight.ndim - 2)
     if isinstance(module, _TRANSPOSED):  # (inputs, outputs of a group, *kernel)
-        return norm.reshape(-1, 1, *kernel)
-    groups = len(norm) // weight.shape[1]
-    per_group = norm.reshape(groups, 1, -1)  # (outputs, inputs of a group, *kernel)
+        return channels.reshape(-1, 1, *kernel)
+    groups = len(channels) // weight.shape[1]
+    per_group = channels.reshape(groups, 1, -1)  # (outputs, inputs of a group, *kernel)
     outputs = weight.shape[0] // per_group.shape[0]
     return per_group.expand(-1, outputs, -1).reshape(weight.shape[0], -1, *kernel)

@@ -45,6 +45,23 @@ def test_convolutions_groups_and_transposed_ones() -> None:
     assert row.flatten().tolist() == [5, 2]
 
 
+def test_tied_weights_of_layers_that_read_them_differently_add_up() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.up = nn.Conv2d(1, 2, 1, bias=False), nn.ConvTranspose2d(2, 1, 1, bias=False)
+            self.up.weight = self.down.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.up(input=self.down(x))
+
+    model = Tied()
+    with torch.no_grad():
+        model.down.weight.copy_(torch.tensor([1.0, -2.0]).reshape(2, 1, 1, 1))
+    scores = wanda()(model, Calibration([torch.full((1, 1, 1, 1), 3.0)]))  # reads 3, then (3, -6)
+    assert scores["down.weight"].flatten().tolist() == pytest.approx([(9 + 9) ** 0.5, 2 * (9 + 36) ** 0.5])
+
+
 def test_a_layer_used_twice_adds_up_and_one_never_called_has_no_score() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
