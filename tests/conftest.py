@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunekit.native import LEVELS, library
 from prunekit.sparse.engine import build as building
 from prunekit.sparse.engine.plan import Plan
 from prunekit.sparse.engine.tune import Memo
-from prunekit.sparse.native import LEVELS, library
 
 torch.set_num_threads(1)  # so that timings and bits do not depend on what else the machine does
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.fx import Graph
 
+from prunekit.native import kernels
 from prunekit.sparse.engine.maps import Kind, Map, Mode
 from prunekit.sparse.engine.rings import Cut
-from prunekit.sparse.native import kernels
 
 pytestmark = [
     pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install"),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import prunekit as pk
+from prunekit.native import kernels
 from prunekit.sparse.engine import build, planned, tune
-from prunekit.sparse.native import kernels
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
 

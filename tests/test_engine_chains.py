@@ -24,10 +24,10 @@ from spelling import (
 )
 from torch import Tensor, nn
 
+from prunekit.native import kernels
 from prunekit.sparse.engine import build as building
 from prunekit.sparse.engine.maps import Kind
 from prunekit.sparse.engine.plan import Plan
-from prunekit.sparse.native import kernels
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
 

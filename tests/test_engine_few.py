@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from prunekit.native import kernels
 from prunekit.sparse.engine.few import Buffer, Few
 from prunekit.sparse.engine.program import pointers
-from prunekit.sparse.native import kernels
 
 pytestmark = [
     pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install"),

@@ -23,7 +23,7 @@ from spelling import (
 )
 from torch import Tensor, nn
 
-from prunekit.sparse.native import kernels
+from prunekit.native import kernels
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import prunekit as pk
+from prunekit.native import kernels
 from prunekit.sparse.engine import build as building
 from prunekit.sparse.engine import planned as planning
 from prunekit.sparse.engine.plan import Plan
 from prunekit.sparse.engine.planned import Planned, alike, faster
-from prunekit.sparse.native import kernels
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
 

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 import prunekit as pk
+from prunekit import native
 from prunekit.errors import PruneKitError
-from prunekit.sparse import native
 
 RUNTIMES = """
 import pathlib, re, torch
 def runtimes():
     return sorted(set(re.findall(r"/\\S*lib[gi]?omp\\S*", pathlib.Path("/proc/self/maps").read_text())))
 before = runtimes()
-from prunekit.sparse.native import kernels
+from prunekit.native import kernels
 assert kernels()
 print(before == runtimes(), len(before) > 0)
 """

@@ -11,9 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from prunekit.native import kernels
 from prunekit.sparse import products
 from prunekit.sparse.modules import SparseConv2d, SparseLinear
-from prunekit.sparse.native import kernels
 
 pytestmark = [
     pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install"),

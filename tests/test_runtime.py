@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import prunekit as pk
+from prunekit.native import kernels
 from prunekit.sparse import runtime
 from prunekit.sparse.engine import build as building
 from prunekit.sparse.engine import planned
 from prunekit.sparse.engine.tune import Memo
 from prunekit.sparse.modules import SparseConv2d
-from prunekit.sparse.native import kernels
 
 needs_kernels = pytest.mark.skipif(kernels() is None, reason="the kernels were not built: no C compiler at install")
 

@@ -175,7 +175,7 @@ def prunekit(job: Job) -> Step:
     import torch
 
     from prunekit.environment import keep_heap, trim_heap
-    from prunekit.sparse.native import kernels, missing
+    from prunekit.native import kernels, missing
     from prunekit.sparse.runtime import compile
 
     if kernels() is None:

@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from prunekit.sparse.native import library
+from prunekit.native import library
 
 TILE = 64
 BLOCK = 2**16

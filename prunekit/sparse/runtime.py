@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from prunekit.environment import trim_heap
 from prunekit.measure import evaluating
+from prunekit.native import kernels, missing
 from prunekit.sparse.engine.maps import SPARSE_ENOUGH, density
 from prunekit.sparse.engine.planned import Planned, takes
 from prunekit.sparse.engine.tune import Memo
 from prunekit.sparse.modules import SparseConv2d, SparseLinear
-from prunekit.sparse.native import kernels, missing
 
 GAIN = 0.95
 """A sparse layer is taken when it needs at most this share of the dense one's time."""

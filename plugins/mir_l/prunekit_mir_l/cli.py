@@ -37,7 +37,7 @@ def restore(
     fast: Annotated[bool, typer.Option("--fast", help="Leave out the zeros; pays from a few images on.")] = False,
 ) -> None:
     """Restore images with a ticket; nothing that exists is overwritten."""
-    from prunekit.sparse.native import missing
+    from prunekit.native import missing
     from prunekit_mir_l.restore_files import restore_files
 
     if fast and missing():

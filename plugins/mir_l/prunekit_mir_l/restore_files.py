@@ -15,7 +15,7 @@ import prunekit as pk
 from prunekit.environment import keep_heap
 from prunekit.errors import DataError, RecipeError, RunError
 from prunekit.imaging import ImageCall, image_call
-from prunekit.sparse.native import kernels
+from prunekit.native import kernels
 from prunekit_mir_l.images import Pixels, grey, read_rgb
 
 FAST_SIDE = 128

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 
 import prunekit as pk
+from prunekit import native
 from prunekit.cli import main
 from prunekit.files import read_json
-from prunekit.sparse import native
 
 SHORT = ("task.steps=2", "task.warmup=0", "task.patch=16", "task.batch=2", "task.test_crop=32", "strategy.rounds=1")
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prunekit.errors import RecipeError
+from prunekit.native import kernels
 from prunekit.sparse.engine import build as building
 from prunekit.sparse.engine.tune import Memo
-from prunekit.sparse.native import kernels
 from prunekit_mir_l.blocks import Attention, FeedForward
 from prunekit_mir_l.promptir import PromptIR
 

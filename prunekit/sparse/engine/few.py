@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from prunekit.native import library
 from prunekit.sparse.engine.found import Gathered, aten
 from prunekit.sparse.engine.maps import Kind, Map
 from prunekit.sparse.engine.program import fields
 from prunekit.sparse.engine.views import arrange
-from prunekit.sparse.native import library
 
 LARGEST = 2**18
 """Numbers of a tensor at most: of more, torch's threads are worth the call."""

@@ -9,10 +9,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from prunekit.native import library
 from prunekit.sparse.engine.maps import SINKS, Kind, Map
 from prunekit.sparse.engine.rings import LANES, TILE, Cut, Layout
 from prunekit.sparse.engine.stages import Chain, channels_read, reads
-from prunekit.sparse.native import library
 
 WIDEST = 2048
 """Columns of an item at most; with edges on both sides, half of what the kernels have room for."""

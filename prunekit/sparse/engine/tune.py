@@ -21,7 +21,7 @@ import torch
 from prunekit.environment import cpu_name
 from prunekit.errors import Failed
 from prunekit.files import write_text
-from prunekit.sparse.native import best_level, kernels
+from prunekit.native import best_level, kernels
 
 ROUNDS = 5
 

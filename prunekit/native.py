@@ -18,7 +18,7 @@ NOT_BUILT = "they were not built when prunekit was installed; get GCC or Clang, 
 
 
 def kernels() -> ctypes.CDLL | None:
-    """Return the library of the C files here, or None where there is none: `missing` says why."""
+    """Return the library of `sparse/kernels`, or None where there is none: `missing` says why."""
     found = _found()
     return None if isinstance(found, str) else found
 
