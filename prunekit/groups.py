@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from prunekit.allocate import Allocation
 from prunekit.amount import Amount
 from prunekit.errors import SelectionError
 from prunekit.masks import Masks
-from prunekit.rank import common_dtype, image
+from prunekit.native import kernels, library
+from prunekit.rank import common_dtype, fitting, holds_nan, image
 from prunekit.score import Scores
 
 _CHUNK = 1 << 17  # weights at a time, small enough for the cache
+_LARGEST = 16  # group that the kernels know
 
 
 def n_of_m(*, n: int = 2, m: int = 4) -> Allocation:
@@ -52,8 +55,7 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Allocation:
                     f"{n}:{m} needs {name!r} to have a second axis that divides by {m}, and its shape is "
                     f"{tuple(mask.shape)}: add it to exclude."
                 )
-        dtype = common_dtype(scores, now)
-        after = Masks({name: _best_of_groups(scores[name], mask, n, m, dtype) for name, mask in now.items()})
+        after = Masks({name: _best_of_groups(scores, name, mask, n, m) for name, mask in now.items()})
         asked = amount.keep(now.kept, now.prunable)
         if asked != after.kept:
             raise SelectionError(
@@ -65,24 +67,43 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Allocation:
     return allocate
 
 
-def _best_of_groups(score: Tensor, mask: Tensor, n: int, m: int, dtype: torch.dtype) -> Tensor:
+def _best_of_groups(scores: Scores, name: str, mask: Tensor, n: int, m: int) -> Tensor:
     """Return the mask of the ``n`` best survivors in each group of ``m`` along axis 1; of equals, the first."""
-    shape = (mask.shape[0] * mask.shape[1] // m, m, -1)
+    score = fitting(scores, name, mask)
+    native = kernels() is not None and m <= _LARGEST and score.dtype != torch.float64
+    dtype = torch.float32 if native else common_dtype(scores, Masks({name: mask}))
+    group = m * math.prod(mask.shape[2:])
+    shape = (mask.numel() // max(1, group), m, group // m)
     flat = score.detach().to("cpu").reshape(shape), mask.reshape(shape)
-    kept = torch.empty(flat[1].shape, dtype=torch.bool)
-    size = max(1, _CHUNK // kept[0].numel()) if len(kept) else 1
-    for values, alive, out in zip(*(each.split(size) for each in (*flat, kept)), strict=True):
-        images = image(values.to(dtype).flatten(), alive.flatten()).view(alive.shape)
-        images ^= torch.iinfo(images.dtype).min  # in signed order; what is cut, the least
-        parts = [part.contiguous() for part in images.unbind(1)]
-        behind = [torch.full(part.shape, m - 1 - place, dtype=torch.uint8) for place, part in enumerate(parts)]
-        for first, other in itertools.combinations(range(m), 2):
-            wins = torch.ge(parts[first], parts[other]).view(torch.uint8)
-            behind[first] -= wins
-            behind[other] += wins
-        for place, count in enumerate(behind):
-            torch.logical_and(count < n, alive[:, place], out=out[:, place])
+    kept = torch.empty(shape, dtype=torch.bool)
+    size = len(kept) if native and score.dtype == dtype else _CHUNK // max(1, group)
+    for values, alive, out in zip(*(each.split(max(1, size)) for each in (*flat, kept)), strict=True):
+        if not native:
+            _compare(values.to(dtype), alive, n, out)
+        elif _choose(values.to(dtype).contiguous(), alive.contiguous(), n, out):
+            raise holds_nan(name)
     return kept.reshape(mask.shape)
+
+
+def _choose(values: Tensor, alive: Tensor, n: int, out: Tensor) -> bool:
+    """Choose by the kernels; return whether a survivor is NaN. All are (groups, m, inner), contiguous, and float32."""
+    groups, m, inner = out.shape
+    pointers = values.data_ptr(), alive.data_ptr(), out.data_ptr()
+    return bool(library().pk_groups(groups, inner, n, m, *pointers, torch.get_num_threads()))
+
+
+def _compare(values: Tensor, alive: Tensor, n: int, out: Tensor) -> None:
+    """Choose by torch; all are (groups, m, inner), and no survivor is NaN."""
+    images = image(values.flatten(), alive.flatten()).view(alive.shape)
+    images ^= torch.iinfo(images.dtype).min  # in signed order; what is cut, the least
+    parts = [part.contiguous() for part in images.unbind(1)]
+    behind = [torch.full(part.shape, len(parts) - 1 - place, dtype=torch.uint8) for place, part in enumerate(parts)]
+    for first, other in itertools.combinations(range(len(parts)), 2):
+        wins = torch.ge(parts[first], parts[other]).view(torch.uint8)
+        behind[first] -= wins
+        behind[other] += wins
+    for place, count in enumerate(behind):
+        torch.logical_and(count < n, alive[:, place], out=out[:, place])
 
 
 def per_output(*, min_keep: int = 0) -> Allocation:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -90,7 +91,8 @@ class Masks(Mapping[str, Tensor]):
 
     def per_tensor(self) -> dict[str, tuple[int, int]]:
         """Return name -> (kept, prunable)."""
-        return {name: (int(torch.count_nonzero(mask)), mask.numel()) for name, mask in self.items()}
+        # NumPy counts several times as fast as torch
+        return {name: (int(np.count_nonzero(mask.numpy())), mask.numel()) for name, mask in self.items()}
 
     def emptied(self) -> tuple[str, ...]:
         """Return the names of tensors of which nothing is kept."""

@@ -50,18 +50,29 @@ def common_dtype(scores: Scores, now: Masks) -> torch.dtype:
     """Return the type that holds every score exactly, having checked that each is there, fits, and is a number."""
     wide = False
     for name, mask in now.items():
-        if name not in scores:
-            raise SelectionError(f"the scorer gave no score for {name!r}; {nearest(name, scores)}")
-        score = scores[name]
-        if score.shape != mask.shape or not score.is_floating_point():
-            raise MaskError(
-                f"the score of {name!r} is {score.dtype} of shape {tuple(score.shape)}; "
-                f"it must be floating-point of shape {tuple(mask.shape)}."
-            )
+        score = fitting(scores, name, mask)
         if score.numel() and score.amax().isnan() and (score.isnan().cpu() & mask).any():
-            raise SelectionError(f"the score of {name!r} holds NaN: look at its weights, its gradients and the scorer.")
+            raise holds_nan(name)
         wide |= score.dtype == torch.float64
     return torch.float64 if wide else torch.float32
+
+
+def fitting(scores: Scores, name: str, mask: Tensor) -> Tensor:
+    """Return the score of a tensor, having checked that it is there and fits its mask."""
+    if name not in scores:
+        raise SelectionError(f"the scorer gave no score for {name!r}; {nearest(name, scores)}")
+    score = scores[name]
+    if score.shape != mask.shape or not score.is_floating_point():
+        raise MaskError(
+            f"the score of {name!r} is {score.dtype} of shape {tuple(score.shape)}; "
+            f"it must be floating-point of shape {tuple(mask.shape)}."
+        )
+    return score
+
+
+def holds_nan(name: str) -> SelectionError:
+    """Return the error of a survivor whose score is no number."""
+    return SelectionError(f"the score of {name!r} holds NaN: look at its weights, its gradients and the scorer.")
 
 
 def _chunks(score: Tensor, mask: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def _checked(now: Masks, after: Masks) -> Masks:
         if mask.shape != now[name].shape:
             shapes = f"{tuple(mask.shape)}, not {tuple(now[name].shape)}"
             raise MaskError(f"the allocation returned {name!r} in shape {shapes}.")
-        if (mask > now[name]).any():
+        if np.greater(mask.numpy(), now[name].numpy()).any():  # several times as fast as torch's
             raise MaskError(f"the allocation revives weights of {name!r} that were cut: it must keep within its masks.")
     return after
 

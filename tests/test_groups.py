@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prunekit import native
 from prunekit.amount import Density, Rate
 from prunekit.errors import MaskError, SelectionError
 from prunekit.groups import n_of_m, per_output
@@ -26,15 +27,21 @@ def by_definition(values: list[float], alive: list[bool], n: int) -> list[bool]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(2, 6), st.integers(1, 5), st.sampled_from([0.3, 0.8, 1.0]))
-def test_n_of_m_equals_its_definition(rows: int, groups: int, m: int, n: int, alive: float) -> None:
+@given(
+    rows=st.integers(1, 5), groups=st.integers(1, 4), m=st.integers(2, 6), n=st.integers(1, 5),
+    alive=st.sampled_from([0.3, 0.8, 1.0]), built=st.booleans(),
+)  # fmt: skip
+def test_n_of_m_equals_its_definition(rows: int, groups: int, m: int, n: int, alive: float, built: bool) -> None:
     n = min(n, m - 1)
     score = torch.randint(-2, 3, (rows, groups * m, 2, 1), generator=torch.Generator().manual_seed(rows)).float()
     now = masks_like(score, alive)
     kept = sum(sum(by_definition(values, living, n)) for values, living in _groups(score, now["w"], m))
     if not kept:
         return
-    after = n_of_m(n=n, m=m)({"w": score}, now, Density(kept / now.prunable))["w"]
+    with pytest.MonkeyPatch.context() as patch:
+        if not built:
+            patch.setattr(native, "_found", lambda: native.NOT_BUILT)
+        after = n_of_m(n=n, m=m)({"w": score}, now, Density(kept / now.prunable))["w"]
     for (values, living), (found, _) in zip(_groups(score, now["w"], m), _groups(after.float(), after, m), strict=True):
         assert [bool(each) for each in found] == by_definition(values, living, n)
 

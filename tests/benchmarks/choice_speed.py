@@ -2,9 +2,10 @@
 
     python tests/benchmarks/choice_speed.py [--rounds 5] [--threads 2]
 
-In one process, in turn: medians over rounds. N:M's time is also given as bytes a second (a weight: 4 of score and 1 of
-mask read, 1 written), beside what a plain copy of the scores reaches. Scorers with data cut 33 million weights of
-linear layers, each in a process of its own; extra memory is the peak resident set above what was resident before.
+In one process, in turn: medians over rounds. N:M's time, of the network and of linear layers, is also given as bytes a
+second (a weight: 4 of score and 1 of mask read, 1 written), beside what a plain copy of the scores reaches. Scorers
+with data cut 33 million weights of linear layers, each in a process of its own; extra memory is the peak resident set
+above what was resident before.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def speed(rounds: int) -> None:
     wide = pk.Masks({name: mask for name, mask in masks.items() if mask.shape[1] % 4 == 0})
     scores = {name: each.detach().abs() for name, each in model.named_parameters() if name in wide}
     copies = {name: torch.empty_like(score) for name, score in scores.items()}
+    linear = {f"{place}.weight": torch.rand(2048, 2048) for place in range(8)}
+    dense = pk.Masks({name: torch.ones(2048, 2048, dtype=torch.bool) for name in linear})
     works: dict[str, Callable[[], object]] = {
         "everywhere": lambda: pk.prune(model, masks, 0.1),
         "per_layer": lambda: pk.prune(model, masks, 0.1, allocation=pk.per_layer()),
@@ -47,6 +50,7 @@ def speed(rounds: int) -> None:
         "lamp": lambda: pk.prune(model, masks, 0.1, scorer=pk.lamp()),
         "per_output": lambda: pk.prune(model, masks, 0.1, allocation=pk.per_output()),
         "n_of_m": lambda: pk.n_of_m()(scores, wide, pk.Density(0.5)),
+        "n_of_m linear": lambda: pk.n_of_m()(linear, dense, pk.Density(0.5)),
         "copy": lambda: [copies[name].copy_(score) for name, score in scores.items()],
     }
     times: dict[str, list[float]] = {name: [] for name in works}
@@ -56,9 +60,9 @@ def speed(rounds: int) -> None:
     median = {name: statistics.median(each[1:]) for name, each in times.items()}
     print(f"{masks.prunable:,} weights in {len(masks)} tensors, {torch.get_num_threads()} threads")
     for name, each in median.items():
-        line = f"{name:>12} {each * 1000:8.0f} ms  {each / median['everywhere']:6.2f} x everywhere"
-        weights = wide.prunable
-        line += f"  {6 * weights / each / 1e9:6.1f} GB/s" if name == "n_of_m" else ""
+        line = f"{name:>13} {each * 1000:8.0f} ms  {each / median['everywhere']:6.2f} x everywhere"
+        weights = dense.prunable if name == "n_of_m linear" else wide.prunable
+        line += f"  {6 * weights / each / 1e9:6.1f} GB/s" if name.startswith("n_of_m") else ""
         line += f"  {8 * weights / each / 1e9:6.1f} GB/s" if name == "copy" else ""
         print(line)
 

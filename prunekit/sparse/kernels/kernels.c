@@ -1,10 +1,10 @@
 /* The entry points: each picks the copy for the machine that it runs on. */
 #include "bands.h"
 
-#define COPIES(name, ...)                                                                                              \
-    void name##_any(__VA_ARGS__);                                                                                      \
-    void name##_v3(__VA_ARGS__);                                                                                       \
-    void name##_v4(__VA_ARGS__);
+#define COPIES(type, name, ...)                                                                                        \
+    type name##_any(__VA_ARGS__);                                                                                      \
+    type name##_v3(__VA_ARGS__);                                                                                       \
+    type name##_v4(__VA_ARGS__);
 
 typedef struct shape shape;
 typedef struct few few;
@@ -14,10 +14,13 @@ typedef struct few few;
     ptrdiff_t tokens, int inputs, int outputs, const sparse *w, const float *x, float *y, float *scratch,              \
         ptrdiff_t stride, int threads
 #define FEW const few *ops, int count, float *const *bases
-COPIES(pk_bands, BANDS)
-COPIES(pk_few, FEW)
-COPIES(pk_conv, CONV)
-COPIES(pk_linear, LINEAR)
+#define GROUPS                                                                                                         \
+    ptrdiff_t groups, ptrdiff_t inner, int n, int m, const float *score, const uint8_t *alive, uint8_t *kept, int threads
+COPIES(void, pk_bands, BANDS)
+COPIES(void, pk_few, FEW)
+COPIES(void, pk_conv, CONV)
+COPIES(void, pk_linear, LINEAR)
+COPIES(int, pk_groups, GROUPS)
 
 static int has(int machine)
 {
@@ -56,3 +59,5 @@ void pk_few(FEW) { BEST(pk_few)(ops, count, bases); }
 void pk_conv(CONV) { BEST(pk_conv)(s, weights, x, y, scratch, stride, threads); }
 
 void pk_linear(LINEAR) { BEST(pk_linear)(tokens, inputs, outputs, w, x, y, scratch, stride, threads); }
+
+int pk_groups(GROUPS) { return BEST(pk_groups)(groups, inner, n, m, score, alive, kept, threads); }
