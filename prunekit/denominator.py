@@ -41,15 +41,13 @@ def share_of(
         return lambda target: target
     if of == "all":
         sizes = {name: parameter.numel() for name, parameter in parameters(model).items()}
-        return lambda target: (
-            Density(solve_total(target.value, sizes, prunable)) if isinstance(target, Density) else target
-        )
+        return lambda target: Density(solve_total(_density(target), sizes, prunable))
     macs = {name: each.dense for name, each in macs_per_tensor(model, example()).items()}
     cost = {name: macs.pop(name, 0) for name in prunable}
+    return lambda target: MacDensity(_density(target), cost, sum(macs.values()))
 
-    def turned(target: Target) -> Target:
-        if isinstance(target, Rate):
-            raise SelectionError("a rate is a share of the survivors, not of multiply-adds; give a density.")
-        return MacDensity(target.value, cost, sum(macs.values()))
 
-    return turned
+def _density(target: Target) -> float:
+    if isinstance(target, Rate):
+        raise SelectionError("a rate is a share of the survivors, of nothing else; give a density.")
+    return target.value

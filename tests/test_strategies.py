@@ -113,6 +113,7 @@ def test_a_target_on_multiply_adds_is_met_from_below(tmp_path: Path) -> None:
         (["strategy.schedule=python:rude:rising"], "the schedule goes from 0.5 to 0.9"),
         (["strategy.schedule=python:rude:nothing"], "the schedule goes from 1 to 0: densities lie above 0"),
         (["strategy.of=macs", "strategy.schedule={name: rate, rate: 0.2}"], "a rate is a share of the survivors"),
+        (["strategy.of=all", "strategy.schedule={name: rate, rate: 0.2}"], "a rate is a share of the survivors"),
         (["strategy={name: at_init, density: 0.25, rewind: 'reinit:x'}"], "is not one of init, step:K"),
         (["strategy={name: one_shot, density: 0.25, finetune: 500}"], "the training has 20 steps only"),
         (["prune.scorer=movement", AT_INIT], "stage 00-1.0000 cuts at step 0, before it has trained: train first"),
