@@ -110,7 +110,9 @@ def grasp() -> FromData:
 
     def score(model: nn.Module, data: Calibration) -> Scores:
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-            gradients = _summed(model, data.losses(model))
+            devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+            with torch.random.fork_rng(devices=list(devices)):  # dropout leaves the same out of both passes
+                gradients = _summed(model, data.losses(model))
             products = _hessian_times(model, data.losses(model), gradients)
         del gradients
         return _lazy(model, lambda name, weight: weight * wide(products[name]))

@@ -112,6 +112,15 @@ def test_dense_outputs_frozen_and_unused_parameters() -> None:
     assert not model[0].weight.requires_grad and all(each.grad is None for each in model.parameters())
 
 
+def test_grasp_sees_the_same_dropout_in_both_of_its_passes() -> None:
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.ones(200))
+    data = Calibration([torch.ones(200)], lambda net, x: nn.functional.dropout(net.weight * x).square().sum() / 2)
+    torch.manual_seed(0)
+    scores = grasp()(model, data)["weight"]  # each is left out, or doubled: m^2 = 4, and so w Hg = 16
+    assert set(scores.tolist()) == {0.0, 16.0} and 80 < int((scores > 0).sum()) < 120
+
+
 def test_what_cannot_be_differentiated_twice_is_said() -> None:
     class Once(torch.autograd.Function):
         @staticmethod
