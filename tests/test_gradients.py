@@ -58,6 +58,11 @@ def test_fisher_takes_batches_apart_and_taylor_does_not() -> None:
     assert taylor()(two_layers(), together)["0.weight"].tolist() == [[56.25, 81.0]]
 
 
+def test_fisher_looks_in_eval_mode() -> None:
+    model = nn.Sequential(two_layers(), nn.Dropout(0.9)).train()
+    assert fisher()(model, DATA)["0.0.weight"].tolist() == [[164.25, 81.0]]
+
+
 def test_grasp_by_hand() -> None:
     # L = sum over rows of (v h - y)^2 / 2, h = w.x. g = (-15, 9; 1). H = sum of J J^T + e * d2f, with
     # J = (v x1, v x2; h) and d2f/dw dv = x: rows J = (3, 3; 3) and (6, 0; 2), e = 3 and -4.
