@@ -25,7 +25,8 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Allocation:
     """Keep the best ``n`` of every ``m`` neighbours along the second axis, that of the input channels.
 
     That is the axis over which a linear layer or a convolution sums, and so the one that sparse tensor cores want their
-    2:4 pattern on. A group with fewer than ``n`` survivors keeps those.
+    2:4 pattern on; a transposed convolution sums over its first, so exclude it. A group with fewer than ``n`` survivors
+    keeps those.
 
     Args:
         n: weights kept of each group, at least 1.
