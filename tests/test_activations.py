@@ -62,6 +62,12 @@ def test_tied_weights_of_layers_that_read_them_differently_add_up() -> None:
     assert scores["down.weight"].flatten().tolist() == pytest.approx([(9 + 9) ** 0.5, 2 * (9 + 36) ** 0.5])
 
 
+def test_dropout_is_off() -> None:
+    model = nn.Sequential(nn.Dropout(0.9), nn.Linear(2, 1, bias=False)).train()
+    nn.init.ones_(model[1].weight)
+    assert wanda()(model, Calibration([torch.tensor([[3.0, 4.0]])]))["1.weight"].tolist() == [[3.0, 4.0]]
+
+
 def test_a_layer_used_twice_adds_up_and_one_never_called_has_no_score() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -117,6 +117,14 @@ def test_dense_outputs_frozen_and_unused_parameters() -> None:
     assert not model[0].weight.requires_grad and all(each.grad is None for each in model.parameters())
 
 
+def test_grasp_differentiates_attention_twice() -> None:
+    model = nn.Linear(4, 4)
+    x = torch.randn(1, 1, 6, 4, generator=torch.Generator().manual_seed(0))
+    attend = nn.functional.scaled_dot_product_attention
+    data = Calibration([x], lambda net, x: attend(net(x), net(x), net(x)).square().mean())
+    assert grasp()(model, data)["weight"].abs().sum() > 0
+
+
 def test_grasp_sees_the_same_dropout_in_both_of_its_passes() -> None:
     model = nn.Module()
     model.weight = nn.Parameter(torch.ones(200))
