@@ -20,6 +20,8 @@ from prunekit.schedule import Schedule, refuse_rising
 from prunekit.score import Scorer, Scores
 from prunekit.select import parameters
 
+_CHANGED = "the cut changed weights, buffers, gradients, what is frozen, modes, hooks or random state"
+
 AMOUNTS: tuple[Amount, ...] = (Density(1.0), Density(0.5), Density(0.03), Rate(0.2), Rate(0.9), Rate(0.0))
 
 
@@ -134,7 +136,7 @@ def check_cut(scorer: Callable[[], Scorer], allocation: Callable[[], Allocation]
     start = pruner.start(model)
     before, weights = _everything(model), snapshot(model)
     after = pruner.cut(model, start, amount, example_data())
-    assert _same(before, _everything(model)), "the cut changed weights, buffers, gradients, modes or random state"
+    assert _same(before, _everything(model)), _CHANGED
     assert after == Unstructured(scorer(), allocation()).cut(model, start, amount, example_data()), "no two cuts agree"
     assert pruner.load(after.state_dict()) == after, "saving and loading changes the masks"
     _check_within(start, after)
@@ -184,6 +186,8 @@ def _everything(model: nn.Module) -> dict[str, object]:
         **{f"state/{name}": tensor for name, tensor in snapshot(model).items()},
         **{f"grad/{name}": None if grad is None else grad.clone() for name, grad in gradients.items()},
         "modes": [module.training for module in model.modules()],
+        "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
+        "hooks": [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()],
         "torch": torch.get_rng_state(),
         "python": python_random.getstate(),
         "numpy": str(np.random.get_state()),
