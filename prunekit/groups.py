@@ -110,6 +110,8 @@ def _compare(values: Tensor, alive: Tensor, n: int, out: Tensor) -> None:
 def per_output(*, min_keep: int = 0) -> Allocation:
     """Rank the weights of each output (first axis) by themselves; every tensor meets the amount exactly.
 
+    In a transposed convolution the first axis is that of the inputs.
+
     Args:
         min_keep: survivors that every output retains (all of them where it has fewer).
 
