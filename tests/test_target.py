@@ -36,6 +36,16 @@ def test_multiply_adds_are_met_from_below_with_the_most_weights() -> None:
     assert meet(scores, now, MacDensity(1.0, cost), everywhere()) == now
 
 
+def test_multiply_adds_are_met_with_the_most_weights_of_all_counts_that_there_are() -> None:
+    scores = {"a": torch.rand(7, generator=torch.Generator().manual_seed(0)), "b": torch.linspace(0, 1, 6)}
+    now, cost = dense(a=7, b=6), {"a": 7, "b": 30}
+    for value in (0.99, 0.8, 0.61, 0.45, 0.3, 0.17):
+        target = MacDensity(value, cost)
+        every = [everywhere()(scores, now, Density(count / 13)) for count in range(1, 14)]
+        most = max(each.kept for each in every if target.macs(each.per_tensor()) <= target.limit)
+        assert meet(scores, now, target, everywhere()).kept == most
+
+
 @pytest.mark.parametrize("allocation", [everywhere(), per_layer(), erk()])
 def test_multiply_adds_of_a_network_as_they_are_counted(allocation: object) -> None:
     torch.manual_seed(0)
