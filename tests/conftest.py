@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,3 +39,9 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module
     """Returns a function that makes a plan with all that the kernels know on the kernels."""
     monkeypatch.setattr(building, "GAIN", math.inf)
     return lambda model, x: building.build(model, x, Memo(tmp_path))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave the modules out of garbage collections: a run makes one after each stage, which took most of its time."""
+    gc.collect()
+    gc.freeze()
