@@ -150,21 +150,28 @@ def lamp() -> FromData:
 
 def _lamp(magnitudes: Tensor) -> Tensor:
     """Return the scores of one flat tensor of absolute values."""
-    if magnitudes.dtype == torch.float64:
+    double = magnitudes.dtype == torch.float64
+    if double:
         order = magnitudes.sort(descending=True, stable=True).indices.flip(0).numpy()
-        rising = magnitudes.numpy()[order]
+        squares, spare = np.square(magnitudes.numpy()[order]), np.empty(len(order))
     else:
         # Magnitude above, position from the end below: one sort of whole numbers, many times faster than an argsort.
+        # All in place after that, as fresh memory costs more than what is computed in it.
         last = len(magnitudes) - 1
-        keys = magnitudes.float().numpy().view(np.int32).astype(np.int64) << 32
+        keys = magnitudes.float().numpy().view(np.int32).astype(np.int64)
+        keys <<= 32
         keys |= np.arange(last, -1, -1)
         keys.sort()
-        order, rising = last - (keys & 0xFFFFFFFF), (keys >> 32).astype(np.int32).view(np.float32).astype(np.float64)
-    squares = rising * rising
-    rest = np.cumsum(squares[::-1])[::-1]
-    scores = np.empty(len(squares), np.float64 if magnitudes.dtype == torch.float64 else np.float32)
+        order = keys & 0xFFFFFFFF
+        np.subtract(last, order, out=order)
+        keys >>= 32
+        squares = keys.astype(np.int32).view(np.float32).astype(np.float64)
+        squares *= squares
+        spare = keys.view(np.float64)
+    rest = np.cumsum(squares[::-1], out=spare)[::-1]
+    scores = np.empty(len(squares), np.float64 if double else np.float32)
     with np.errstate(invalid="ignore"):  # NaN stays NaN, for whoever ranks to refuse
-        scores[order] = np.divide(squares, rest, out=np.zeros_like(squares), where=rest != 0)
+        scores[order] = np.divide(squares, rest, out=squares, where=rest != 0)
     return torch.from_numpy(scores)
 
 
