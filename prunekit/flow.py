@@ -22,7 +22,8 @@ def synflow(*, times: int = 100) -> FromData:
 
     One shot of it empties whole layers, so ``prune`` cuts in ``times`` geometric steps of density, scoring anew before
     each. Everything is computed in float64, in eval mode: products over a deep network leave float32's range. Of the
-    calibration data only the shape of one input is used.
+    calibration data only the shape of one input is used. Where a network subtracts what it finds from its input, R
+    falls with the signal, so it is the size of the product that counts.
 
     Raises:
         SelectionError: the network has no floating-point input, does not run in float64, or R is not finite.
@@ -46,7 +47,7 @@ def synflow(*, times: int = 100) -> FromData:
 
         def arrived(name: str, parameter: Tensor) -> None:
             assert parameter.grad is not None
-            scores[name], parameter.grad = parameter.grad.mul_(parameter.detach()), None
+            scores[name], parameter.grad = parameter.grad.mul_(parameter.detach()).abs_(), None
             parameter.data = parameter.data.new_empty(0)  # not needed any more, so that scores take its place in memory
 
         with _linear(model):

@@ -26,6 +26,21 @@ def test_by_hand_whatever_signs_data_and_norms() -> None:
     assert model[0].weight.tolist() == [[-1.0, 2.0], [0.0, -4.0]] and model[2].running_var.dtype == torch.float32
 
 
+def test_a_network_that_subtracts_what_it_finds_is_scored_like_one_that_adds_it() -> None:
+    class Residual(nn.Module):
+        def __init__(self, sign: float) -> None:
+            super().__init__()
+            self.body, self.sign = deep(width=2, depth=2), sign
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.sign * self.body(x)
+
+    data = Calibration([torch.zeros(1, 2)])
+    added, subtracted = (synflow()(Residual(sign), data) for sign in (1.0, -1.0))
+    for name, score in added.items():
+        assert torch.equal(score, subtracted[name]) and score.min() >= 0 and score.max() > 0
+
+
 def deep(width: int = 12, depth: int = 24) -> nn.Sequential:
     torch.manual_seed(0)
     wide = [nn.Linear(width, 64), *(nn.Linear(64, 64) for _ in range(depth)), nn.Linear(64, 2)]
