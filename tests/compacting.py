@@ -54,8 +54,8 @@ def checked(model: nn.Module, x: Tensor = X, masks: pk.Masks = NONE) -> Compacte
 def shapes(small: Compacted) -> dict[str, tuple[int, ...]]:
     """Return the shapes of what shrank."""
     named = {**dict(small.model.named_parameters()), **dict(small.model.named_buffers())}
-    return {name: tuple(named[name].shape) for name in small.shape.kept}
+    return {name: tuple(named[name].shape) for name in small.shape.indices}
 
 
 def kept(small: Compacted, name: str, axis: int = 0) -> list[int]:
-    return small.shape.kept[name][axis].tolist()
+    return small.shape.indices[name][axis].tolist()

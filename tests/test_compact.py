@@ -93,7 +93,7 @@ def test_which_constants_can_go() -> None:
     )
     small = checked(model)
     for place, (last, bias, removed) in enumerate(cases):
-        assert (f"branches.{place}.0.weight" in small.shape.kept) == bool(removed), (last, bias)
+        assert (f"branches.{place}.0.weight" in small.shape.indices) == bool(removed), (last, bias)
         reader = next(
             n
             for n, m in reversed(list(model.named_modules()))

@@ -66,7 +66,7 @@ def test_operators_that_mix_channels_keep_them_all() -> None:
         lambda net, x: [branch(x) for branch in net.branches], branches=nn.ModuleList(Branch(m) for m in middles)
     )
     small = checked(model)
-    assert small.removed == 0 and small.shape.kept == {} and small.shape.attributes == {}
+    assert small.removed == 0 and small.shape.indices == {} and small.shape.attributes == {}
     assert checked(Branch(lambda net, x: F.celu(x))).removed == 1
 
 
@@ -81,7 +81,7 @@ def test_attention_keeps_its_channels_but_what_feeds_it_may_shrink() -> None:
     zero_(model, "out.weight", slice(None), 1)
     zero_(model, "qkv.weight", slice(None), 2)
     small = checked(model)
-    assert kept(small, "into.weight") == [0, 1, 3, 4] and list(small.shape.kept["qkv.weight"]) == [1]
+    assert kept(small, "into.weight") == [0, 1, 3, 4] and list(small.shape.indices["qkv.weight"]) == [1]
 
 
 def test_a_write_through_a_view_is_seen() -> None:
@@ -106,7 +106,7 @@ def test_a_parameter_read_in_two_ways_keeps_what_either_needs() -> None:
     )
     zero_(model, "conv.weight", slice(None), 1)
     zero_(model, "out.weight", slice(None), 1)
-    assert checked(model, torch.rand(2, 2, 5)).shape.kept == {}
+    assert checked(model, torch.rand(2, 2, 5)).shape.indices == {}
 
 
 def test_a_map_is_zero_only_if_all_of_it_is() -> None:
@@ -132,7 +132,7 @@ def test_channels_that_are_spread_over_another_axis_stay() -> None:
     )
     zero_(model, "out.weight", slice(None), 1)
     small = checked(model)
-    assert small.removed == 1 and 0 not in small.shape.kept.get("across.weight", {})
+    assert small.removed == 1 and 0 not in small.shape.indices.get("across.weight", {})
 
 
 def test_a_buffer_that_no_file_holds_keeps_its_size() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from prunekit.errors import CheckpointError
-from prunekit.shape import Shape, resize_
+from prunekit.shape import Shape
+from prunekit.sizes import resize_
 
 
 class Net(nn.Module):
@@ -22,7 +23,7 @@ class Net(nn.Module):
         self.tail = nn.Linear(4, 4, bias=False)
         self.tail.weight = self.head.weight
         self.scale = nn.Parameter(torch.arange(4.0), requires_grad=False)
-        self.depth = 3
+        self.depth = 3.0
 
 
 def indices(*values: int) -> torch.Tensor:
@@ -86,7 +87,7 @@ def test_select_takes_masks_and_lets_other_names_through() -> None:
 def test_apply_refuses_another_network_and_leaves_it(shape: Shape, message: str) -> None:
     model = Net()
     before = copy.deepcopy(model.state_dict())
-    both = Shape({"head.weight": {0: indices(1)}, **shape.kept}, {"body.0.out_channels": 1, **shape.attributes})
+    both = Shape({"head.weight": {0: indices(1)}, **shape.indices}, {"body.0.out_channels": 1, **shape.attributes})
     with pytest.raises(CheckpointError, match=message):
         both.apply_(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -97,7 +98,7 @@ def test_resize_makes_room_for_what_apply_left() -> None:
     small, fresh = Net(), Net()
     SHAPE.apply_(small)
     identities = [id(parameter) for parameter in fresh.parameters()]
-    resize_(fresh, {name: tuple(small.state_dict()[name].shape) for name in SHAPE.kept}, SHAPE.attributes)
+    resize_(fresh, {name: tuple(small.state_dict()[name].shape) for name in SHAPE.indices}, SHAPE.attributes)
     fresh.load_state_dict(small.state_dict())
     assert str(fresh) == str(small) and fresh.tail.weight is fresh.head.weight
     assert [id(parameter) for parameter in fresh.parameters()] == identities
@@ -137,3 +138,70 @@ def test_resize_refuses_everything_else_and_changes_nothing(
         resize_(model, {"body.0.weight": (1, 2, 3, 3), **shapes}, {"head.in_features": 1, **attributes})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert (model.head.in_features, model.body[0].out_channels, model.depth) == (4, 4, 3)
+
+
+def line() -> nn.Module:
+    """5 -> 4 numbers, normalised."""
+    return nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4))
+
+
+FIRST = Shape(
+    {
+        "0.weight": {0: indices(0, 1, 3)},
+        "0.bias": {0: indices(0, 1, 3)},
+        **{f"1.{name}": {0: indices(0, 1, 3)} for name in ("weight", "bias")},
+    },
+    {"0.out_features": 3, "1.normalized_shape": 3},
+    Shape.dense(line()).sizes,
+)
+FOUND_LATER = Shape(
+    {
+        "0.weight": {0: indices(0, 2), 1: indices(1, 4)},
+        **{name: {0: indices(0, 2)} for name in ("0.bias", "1.weight", "1.bias")},
+    },
+    {"0.out_features": 2, "0.in_features": 2, "1.normalized_shape": 2},
+)
+
+
+def test_counts_have_all_parameters_of_the_dense_network_below_them() -> None:
+    assert (FIRST.kept, FIRST.prunable) == (15 + 3 + 3 + 3, 20 + 4 + 4 + 4) and FIRST.density == 24 / 32
+    assert FIRST.per_tensor() == {"0.weight": (15, 20), "0.bias": (3, 4), "1.weight": (3, 4), "1.bias": (3, 4)}
+    whole = Shape.dense(line())
+    assert whole.density == 1 and str(whole) == "Shape(32 of 32 kept, 0 tensors smaller)"
+
+
+def test_a_shape_found_on_a_smaller_network_is_one_of_the_dense_network() -> None:
+    both = FIRST.then(FOUND_LATER)
+    assert both.indices["0.weight"][0].tolist() == [0, 3] and both.indices["0.weight"][1].tolist() == [1, 4]
+    assert both.attributes == {"0.out_features": 2, "0.in_features": 2, "1.normalized_shape": 2}
+    straight, by_steps = line(), line()
+    by_steps.load_state_dict(straight.state_dict())
+    both.apply_(straight)
+    FIRST.apply_(by_steps)
+    selected = both.select(by_steps.state_dict(), since=FIRST)
+    both.apply_(by_steps, since=FIRST)
+    for name, tensor in straight.state_dict().items():
+        assert torch.equal(by_steps.state_dict()[name], tensor) and torch.equal(selected[name], tensor)
+    assert by_steps[1].normalized_shape == (2,) and by_steps(torch.rand(3, 2)).shape == (3, 2)
+    both.apply_(by_steps, since=both)
+    assert by_steps[0].weight.shape == (2, 2)
+
+
+def test_a_shape_never_grows() -> None:
+    model = line()
+    FIRST.apply_(model)
+    with pytest.raises(CheckpointError, match=r"axis 0 of .* would get back channels"):
+        Shape({"0.weight": {0: indices(0, 2)}}, {}).apply_(model, since=FIRST)
+    with pytest.raises(CheckpointError, match="would get back"):
+        Shape.dense(line()).apply_(model, since=FIRST)
+    assert model[0].weight.shape == (3, 5)
+
+
+def test_saving_keeps_everything_and_the_order() -> None:
+    again = Shape.load(dict(sorted(FIRST.state_dict().items())))
+    assert again == FIRST and again.digest() == FIRST.digest() and hash(again) == hash(FIRST)
+    assert list(again.sizes) == list(FIRST.sizes) and again.attributes == FIRST.attributes
+    assert again.indices["1.bias"][0].tolist() == [0, 1, 3]
+    assert again != FOUND_LATER and again != Shape.dense(line()) and again != 3
+    with pytest.raises(CheckpointError, match=r"'bits/0.weight' is no part of a structured cut"):
+        Shape.load({"bits/0.weight": torch.zeros(1)})

@@ -106,7 +106,7 @@ def _compacted(ticket: Ticket, console: Console) -> Ticket:
         return ticket
     console.print("compact: looking for channels that can never influence the output")
     smaller, made = compacted(ticket)
-    if not made.shape.kept:
+    if not made.shape.indices:
         console.print("compact: every channel can influence the output, so all of them stay")
         return ticket
     before, after = (sum(tensor.numel() for tensor in each.tensors.values()) for each in (ticket, smaller))

@@ -23,7 +23,8 @@ from torch.fx import Node
 from prunekit.errors import CheckpointError
 from prunekit.masks import Masks
 from prunekit.select import canonical, parameters
-from prunekit.shape import Shape, sizes_of, tensors_of
+from prunekit.shape import Shape
+from prunekit.sizes import size_at, sizes_of, tensors_of
 from prunekit.sparse.channels import Flow, Found
 from prunekit.sparse.proof import prove
 from prunekit.sparse.rules import RULES, arguments, operator_of
@@ -190,9 +191,9 @@ def _shape(dense: nn.Module, flow: Flow, live: Tensor) -> Shape:
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             name = names[id(tensor)]
             axis = flow.attributes.get((name, attribute), -1)
-            if axis in kept.get(name, {}) and getattr(module, attribute) == tensor.shape[axis]:
+            if axis in kept.get(name, {}) and size_at(module, attribute) == tensor.shape[axis]:
                 attributes[path] = len(kept[name][axis])
-    return Shape(kept, attributes)
+    return Shape(kept, attributes, Shape.dense(dense).sizes)
 
 
 def _biases(flow: Flow, live: Tensor, shape: Shape) -> dict[str, Tensor]:

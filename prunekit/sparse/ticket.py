@@ -18,7 +18,7 @@ from prunekit.network import bind_network, build_bounded, is_harmless
 from prunekit.rewind import restore, snapshot
 from prunekit.rewind import state as named
 from prunekit.select import parameters
-from prunekit.shape import resize_, tensors_of
+from prunekit.sizes import resize_, tensors_of
 from prunekit.task import Mean
 from prunekit.weights import refuse_unfitting
 
