@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, final
 
@@ -23,6 +23,8 @@ class Calibration:
         loss: (model, batch) -> scalar mean loss of one forward pass, ready for ``backward``. Without it a batch is
             itself the network's input.
         movement: what `prunekit.track` gathered while the model was trained, for ``movement()``.
+        example: one input with a batch axis, with which a network is traced and its multiply-adds are counted; the
+            first one of the batches where there is none.
 
     Example:
         >>> import torch
@@ -38,6 +40,7 @@ class Calibration:
     batches: Sequence[Any] | Callable[[], Iterable[Any]] | None = None
     loss: Callable[[nn.Module, Any], Tensor] | None = None
     movement: Mapping[str, Tensor] | None = None
+    example: Any = None
 
     def inputs(self, model: nn.Module) -> Iterator[Any]:
         """Yield the network's input for each batch: what the loss hands to the model, caught at its door."""
@@ -60,7 +63,7 @@ class Calibration:
 
     def first(self, count: int) -> Calibration:
         """Return the same with the first ``count`` batches only."""
-        return Calibration(lambda: islice(self._batches("batches"), count), self.loss, self.movement)
+        return replace(self, batches=lambda: islice(self._batches("batches"), count))
 
     def _batches(self, what: str) -> Iterator[Any]:
         if self.batches is None:

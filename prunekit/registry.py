@@ -27,7 +27,10 @@ KINDS = (
 BUILT_IN = {
     "recipe": {"digits": "prunekit.recipes"},
     "task": {"digits": "prunekit.digits:digits"},
-    "pruner": {"unstructured": "prunekit.pruner:Unstructured"},
+    "pruner": {
+        "structured": "prunekit.structured.pruner:Structured",
+        "unstructured": "prunekit.pruner:Unstructured",
+    },
     "scorer": {
         "fisher": "prunekit.gradients:fisher",
         "grasp": "prunekit.gradients:grasp",

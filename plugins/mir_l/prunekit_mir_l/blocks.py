@@ -98,17 +98,17 @@ class Attention(nn.Module):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """Return the attended map, same shape."""
-        b, c, h, w = x_bchw.shape
+        b, c, h, w = x_bchw.shape  # q, k and v may have fewer channels than x once they were pruned
         qkv = parts(self.qkv, self.qkv_dwconv, x_bchw, 3)
         q_bpnd, k_bpnd, v_bpnd = (t.permute(0, 2, 3, 1).reshape(b, h * w, self.heads, -1) for t in qkv)
         mix_bnde = self.mixture(q_bpnd, k_bpnd)
         if self.training:  # project the mixtures in place of the pixels, which spares one pass over the map
             project_nod = self.project_out.weight.view(c, self.heads, -1).transpose(0, 1)
-            project_bco = (project_nod @ mix_bnde).transpose(2, 3).reshape(b, c, c)
+            project_bco = (project_nod @ mix_bnde).transpose(2, 3).reshape(b, -1, c)
             y_bpc = v_bpnd.flatten(2) @ project_bco
             return y_bpc.view(b, h, w, c).permute(0, 3, 1, 2)
         y_bpnd = (v_bpnd.transpose(1, 2) @ mix_bnde.transpose(2, 3)).transpose(1, 2)
-        y_bchw: Tensor = self.project_out(y_bpnd.reshape(b, h, w, c).permute(0, 3, 1, 2))
+        y_bchw: Tensor = self.project_out(y_bpnd.reshape(b, h, w, -1).permute(0, 3, 1, 2))
         return y_bchw
 
     def mixture(self, q_bpnd: Tensor, k_bpnd: Tensor) -> Tensor:

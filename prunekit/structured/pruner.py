@@ -1,0 +1,173 @@
+"""Structured pruning: channels go, with all that belongs to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from types import MappingProxyType
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from prunekit.amount import MacDensity, Target
+from prunekit.calibration import Calibration
+from prunekit.errors import SelectionError
+from prunekit.measure import count_macs
+from prunekit.preserve import preserved
+from prunekit.score import FromData, PerTensor, Scorer
+from prunekit.select import parameters
+from prunekit.shape import Shape
+from prunekit.structured.choose import Choice, Unmet, fewest
+from prunekit.structured.declare import Declared, read
+from prunekit.structured.find import Found, find
+from prunekit.structured.resize import resized
+from prunekit.structured.trial import refuse_unlike, run, shrunk
+from prunekit.structured.units import Units, united
+from prunekit.target import on_the_way
+
+
+@final
+@dataclass(frozen=True)
+class Structured:
+    """Cut whole channels: a scorer says what each weight is worth, and what goes together is summed up.
+
+    Args:
+        scorer: e.g. ``magnitude()``, ``taylor()``, ``random(seed=0)``.
+        across: ``"global"``: channels compete with all others, each by its worth as a share of the mean of its group;
+            ``"local"``: every group loses the same share.
+        multiple: of each group a multiple of so many channels is kept, for hardware that likes it.
+        least: fewest channels of a group that are kept.
+        power: scores are raised to it before they are summed up over a channel: 1 for L1 norms, 2 for L2 norms.
+        exclude: globs over parameters whose channels all stay.
+        declared: what classes of modules say of their channels, beside those that say it themselves.
+
+    Example:
+        >>> import torch
+        >>> from prunekit.amount import Density
+        >>> from prunekit.score import magnitude
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> pruner = Structured(magnitude())
+        >>> data = Calibration([torch.zeros(1, 3)])
+        >>> pruner.cut(model, pruner.start(model), Density(0.5), data)
+        Shape(20 of 50 kept, 3 tensors smaller)
+    """
+
+    scorer: Scorer
+    _: KW_ONLY
+    across: str = "global"
+    multiple: int = 1
+    least: int = 1
+    power: int = 1
+    exclude: tuple[str, ...] = ()
+    declared: Declared = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "declared", read(self.declared))
+
+    def start(self, model: nn.Module) -> Shape:
+        """Return the shape that leaves the network whole."""
+        return Shape.dense(model)
+
+    def cut(self, model: nn.Module, now: Shape, amount: Target, data: Calibration) -> Shape:
+        """Return the largest shape within ``now`` that has at most what is asked; the model stays as it was.
+
+        Args:
+            model: in the shape ``now``.
+            now: its shape.
+            amount: parameters or multiply-adds; met from below, as channels have a size.
+            data: the network is traced, and multiply-adds are counted, with its example, or else with its first input.
+
+        Raises:
+            SelectionError: even the smallest network is larger; or the network's code does not take fewer channels.
+            CheckpointError: the network cannot be traced.
+        """
+        times = self.scorer.times if isinstance(self.scorer, FromData) else 1
+        shape, work = now, model
+        with preserved(model, weights=not isinstance(self.scorer, (PerTensor, FromData))):
+            for step in on_the_way(now, amount, times):  # type: ignore[arg-type]
+                if shape is not now:
+                    work = shrunk(model, shape, now)
+                shape = shape.then(self._once(work, shape, step, data))
+        return shape
+
+    def load(self, state: Mapping[str, Tensor]) -> Shape:
+        """Return the shape that ``Shape.state_dict`` described."""
+        return Shape.load(state)
+
+    def _once(self, model: nn.Module, now: Shape, amount: Target, data: Calibration) -> Shape:
+        """Return a shape of the model as it is, which has the shape ``now``."""
+        example = _example(model, data)
+        before = run(model, example)
+        found = find(model, example, exclude=self.exclude, declared=self.declared)
+        scores = self.scorer(model, data)
+        units = united(found, lambda name: scores.get(name), power=self.power)
+        choice = Choice(units, self.across, self.multiple, self.least)
+
+        def made(kept: NDArray[np.bool_]) -> Shape:
+            return resized(model, found, units, kept, self.declared)
+
+        cost, limit = _cost(model, now, amount, units, example, made)
+        try:
+            shape = made(fewest(choice, cost, limit))
+        except Unmet as unmet:
+            raise SelectionError(_unmet(model, found, amount, unmet.least, limit)) from None
+        refuse_unlike(before, run(shrunk(model, shape), example))
+        return shape
+
+
+def _example(model: nn.Module, data: Calibration) -> Any:
+    """Return one input: the example that the data come with, or the first of a batch."""
+    if data.example is not None:
+        return data.example
+    return tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, next(iter(data.inputs(model))))
+
+
+Cost = Callable[[NDArray[np.bool_]], float]
+
+
+def _cost(
+    model: nn.Module,
+    now: Shape,
+    amount: Target,
+    units: Units,
+    example: Any,
+    made: Callable[[NDArray[np.bool_]], Shape],
+) -> tuple[Cost, float]:
+    """Return what a network with some units costs, in parameters or multiply-adds, and what it may."""
+    if isinstance(amount, MacDensity):
+
+        def macs(kept: NDArray[np.bool_]) -> float:
+            smaller = shrunk(model, made(kept))
+            run(smaller, example)
+            return count_macs(smaller, example).dense
+
+        return macs, amount.limit
+
+    def entries(kept: NDArray[np.bool_]) -> float:
+        lengths = {axis: int(kept[ids].sum()) for axis, ids in units.axes.items()}
+        return sum(
+            math.prod(lengths.get((name, axis), size) for axis, size in enumerate(parameter.shape))
+            for name, parameter in parameters(model).items()
+        )
+
+    return entries, amount.keep(now.kept, now.prunable)
+
+
+def _unmet(model: nn.Module, found: Found, amount: Target, least: float, limit: float) -> str:
+    """Return a message that says how far a cut can go, and what cannot shrink."""
+    free = {name for name, _ in found.axes}
+    whole = sorted(
+        (name for name, parameter in parameters(model).items() if name not in free),
+        key=lambda name: -parameters(model)[name].numel(),
+    )
+    what = "multiply-adds" if isinstance(amount, MacDensity) else "parameters"
+    held = f" Of these no channel can go: {', '.join(whole[:3])}." if whole else ""
+    return (
+        f"no structured cut leaves {limit:,.0f} {what} or fewer: with every channel gone that can go there are "
+        f"{least:,.0f}.{held} Ask for more, exclude less, lower least or multiple, or declare what the network's "
+        "code needs (prunekit.Channels)."
+    )

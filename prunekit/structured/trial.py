@@ -1,0 +1,79 @@
+"""Trials: running a network that was cut, to see that its own code takes fewer channels."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from prunekit.errors import SelectionError
+from prunekit.measure import evaluating
+from prunekit.shape import Shape
+
+
+def shrunk(model: nn.Module, shape: Shape, since: Shape | None = None) -> nn.Module:
+    """Return a copy of the model in this shape; ``since`` is the one that it has."""
+    smaller = copy.deepcopy(model)
+    shape.apply_(smaller, since)
+    return smaller
+
+
+def run(model: nn.Module, example: Any) -> Any:
+    """Return the network's output in eval mode.
+
+    Raises:
+        SelectionError: its code does not take the channels that are left; names the module.
+    """
+    inside: list[str] = []
+    names = {module: path for path, module in model.named_modules()}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        inside.append(names.get(module, ""))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        inside.pop()
+
+    handles = [module.register_forward_pre_hook(enter) for module in names]
+    handles += [module.register_forward_hook(leave) for module in names]
+    try:
+        with evaluating(model):
+            return model(example)
+    except Exception as cause:  # whatever the network's own code raises
+        raise SelectionError(_misfit(model, inside, cause)) from cause
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _misfit(model: nn.Module, inside: list[str], cause: Exception) -> str:
+    """Return a message that names the innermost module which is not one of torch's own."""
+    owners = [path for path in inside if not type(model.get_submodule(path)).__module__.startswith("torch.nn")]
+    path = owners[-1] if owners else ""
+    kind = type(model.get_submodule(path)).__name__
+    first = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+    return (
+        f"the code of {path or 'the network'} ({kind}) does not take fewer channels ({first}): it has sizes that no "
+        f"parameter shows. Say which with prunekit.Channels, or let its channels stay: "
+        f"exclude: ['{path + '.' if path else ''}*']."
+    )
+
+
+def refuse_unlike(before: Any, after: Any) -> None:
+    """Raise unless outputs have the same shapes and those of the smaller network are finite.
+
+    Raises:
+        SelectionError: they are not.
+    """
+    old, new = ([leaf for leaf in tree_leaves(each) if isinstance(leaf, Tensor)] for each in (before, after))
+    shapes = [[tuple(leaf.shape) for leaf in leaves] for leaves in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise SelectionError(
+            f"the smaller network returns {shapes[1]} where the network returns {shapes[0]}: something in its output "
+            "is counted in channels; let those stay with exclude."
+        )
+    for one, other in zip(old, new, strict=True):
+        if torch.isfinite(one).all() and not torch.isfinite(other).all():
+            raise SelectionError("the smaller network's output is not finite, and the network's is: keep more of it.")
