@@ -24,7 +24,8 @@ def share_of(
     Args:
         of: ``"prunable"``, ``"all"`` (parameters) or ``"macs"`` (multiply-adds of one pass).
         model: the network; run once for ``"macs"``.
-        prunable: names of the parameters that may be cut.
+        prunable: names of the parameters that may be cut, and ``""`` where the products of no parameter shrink with
+            them, as in structured cuts.
         example: returns one input, asked for ``"macs"`` only.
 
     Raises:
@@ -41,6 +42,8 @@ def share_of(
         return lambda target: target
     if of == "all":
         sizes = {name: parameter.numel() for name, parameter in parameters(model).items()}
+        if sizes.keys() <= set(prunable):
+            return lambda target: target
         return lambda target: Density(solve_total(_density(target), sizes, prunable))
     macs = {name: each.dense for name, each in macs_per_tensor(model, example()).items()}
     cost = {name: macs.pop(name, 0) for name in prunable}

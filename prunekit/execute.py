@@ -15,19 +15,18 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from prunekit.amount import Target
-from prunekit.bits import packed_bytes
 from prunekit.errors import Failed, RunError
+from prunekit.facts import facts_of
 from prunekit.files import read_tensors, write_json, write_tensors
 from prunekit.job import Job
-from prunekit.masks import Masks
-from prunekit.measure import count_macs, evaluating, latency_ms, peak_mib
+from prunekit.measure import evaluating, latency_ms, peak_mib
 from prunekit.plan import Stage
-from prunekit.pruner import Cut, Unstructured
+from prunekit.pruner import Cut
 from prunekit.rewind import recalibrate, restore, snapshot
-from prunekit.score import FromData
 from prunekit.store import LAST, Run
 from prunekit.task import Sample, task_data, to_device
-from prunekit.train import Loop, Movement, Watch, reseed, train
+from prunekit.train import Loop, Movement, reseed, train
+from prunekit.watch import Watch
 from prunekit.weights import load_weights
 
 
@@ -81,7 +80,7 @@ class Execution:
             watch=self.watch,
             stop=self.stop,
             snapshots=snapshots,
-            tracks=self._tracks(),
+            tracks=self.job.tracks,
         )
         trained = train(loop, model, cut, self.job.pruner.load)
         cut = trained.cut
@@ -89,7 +88,7 @@ class Execution:
         at_end = [target for step, target in stage.prune_at if step == stage.end]
         following = self._decide(model, cut, at_end[0], trained.movement, calibrate=False) if at_end else None
         if self.accelerator.is_main_process:
-            facts = self._facts(stage, cut, trained.unused)
+            facts = facts_of(self.job, stage, cut, trained.unused)
             seconds = trained.seconds_before + time.monotonic() - began_s
             cost = {"seconds": seconds, "latency_ms": self._latency(model), "peak_mib": peak_mib()}
 
@@ -111,32 +110,37 @@ class Execution:
 
     def _begin(self, index: int, stage: Stage) -> tuple[nn.Module, Cut]:
         """Return a fresh model at the stage's rewind point, and the cut it starts with."""
-        model = self.job.model()
-        before = self.run.folder(self.job.plan[index - 1]) / "done" if index else None
-        cut = self.job.pruner.start(model)
-        if before is not None:
-            ended = self.job.plan[index - 1]
-            cuts_at_end = any(step == ended.end for step, _ in ended.prune_at)
-            cut = self.job.pruner.load(read_tensors(before / f"{'next' if cuts_at_end else 'cut'}.safetensors"))
-        trained = read_tensors(before / "weights.safetensors") if before is not None else None
-        if trained is not None:
-            restore(model, trained)
+        if index:
+            model, cut = self._ended(self.job.plan[index - 1])
+        else:
+            model = self.job.model()
+            cut = self.job.pruner.start(model)
         if stage.start.weights is not None:
-            restore(model, self._start_weights(stage), keep=stage.start.keep)
-        cut.apply_(model)
+            origin = self._origin(stage)
+            cut.apply_(origin)
+            restore(model, snapshot(origin), keep=stage.start.keep)
         model.to(self.accelerator.device)
         if stage.start.weights is None and not self._resuming(stage):
             self._recalibrate(model)
         return model, cut
 
-    def _start_weights(self, stage: Stage) -> Mapping[str, Tensor]:
-        if stage.start.reinit is not None:
-            return snapshot(self.job.model(seed=stage.start.reinit))
-        return read_tensors(self.run.snapshot(stage.start.weights or 0))
+    def _ended(self, stage: Stage) -> tuple[nn.Module, Cut]:
+        """Return what a stage has trained, cut as was decided at its end."""
+        folder = self.run.folder(stage) / "done"
+        model, trained = self.job.trained(folder)
+        if all(step != stage.end for step, _ in stage.prune_at):
+            return model, trained
+        following: Cut = self.job.pruner.load(read_tensors(folder / "next.safetensors"))
+        following.apply_(model, since=trained)
+        return model, following
 
-    def _tracks(self) -> bool:
-        scorer = self.job.pruner.scorer if isinstance(self.job.pruner, Unstructured) else None
-        return isinstance(scorer, FromData) and scorer.tracks
+    def _origin(self, stage: Stage) -> nn.Module:
+        """Return the dense network that a stage rewinds to."""
+        if stage.start.reinit is not None:
+            return self.job.model(seed=stage.start.reinit)
+        model = self.job.model()
+        restore(model, read_tensors(self.run.snapshot(stage.start.weights or 0)))
+        return model
 
     def _resuming(self, stage: Stage) -> bool:
         return (self.run.folder(stage) / LAST).exists()
@@ -149,10 +153,9 @@ class Execution:
             data = task_data(self.job.task, self.accelerator.device, movement)
             state = [dict(self.job.pruner.cut(model, cut, target, data).state_dict())]
         decided: Cut = self.job.pruner.load(broadcast_object_list(state)[0])
-        digests = set(gather_object([decided.digest() if isinstance(decided, Masks) else ""]))
-        if len(digests) > 1:
-            raise RunError("the processes hold different masks; this is a bug: please report it with the recipe.")
-        if isinstance(decided, Masks) and (empty := set(decided.emptied()) - set(_emptied(cut))):
+        if len(set(gather_object([decided.digest()]))) > 1:
+            raise RunError("the processes hold different cuts; this is a bug: please report it with the recipe.")
+        if empty := set(decided.emptied()) - set(cut.emptied()):
             self.watch.note(f"nothing is left of {', '.join(sorted(empty))}: their layers now pass on zeros.")
         if calibrate:
             decided.apply_(model, cut)
@@ -176,37 +179,8 @@ class Execution:
             raise Failed(f"stage {stage.name}: {bad[0]['metric']} of {bad[0]['item']} is not a number.")
         return sorted(measures, key=_identity), samples
 
-    def _facts(self, stage: Stage, cut: Cut, unused: list[str] | None) -> dict[str, Any]:
-        masks = cut if isinstance(cut, Masks) else None
-        model = self.job.model()  # not the trained one: autocast would hide its weights from the counter
-        total = sum(parameter.numel() for parameter in model.parameters())
-        example = self.job.task.example()
-        macs = count_macs(model, example, masks)
-        facts: dict[str, Any] = {"name": stage.name, "density": cut.density, "total": total, "unused": unused}
-        if masks is not None:
-            facts |= {"prunable": masks.prunable, "kept": masks.kept, "emptied": list(masks.emptied())}
-            facts["remaining"] = total - masks.prunable + masks.kept
-            facts["ticket_bytes"] = _ticket_bytes(model, masks)
-            facts["per_tensor"] = {name: list(counts) for name, counts in masks.per_tensor().items()}
-        if isinstance(example, Tensor):
-            facts["input"] = {"shape": list(example.shape), "dtype": str(example.dtype).removeprefix("torch.")}
-        return facts | {"macs_dense": macs.dense, "macs_kept": macs.kept}
-
     def _latency(self, model: nn.Module) -> float:
         return latency_ms(model, to_device(self.job.task.example(), self.accelerator.device))
-
-
-def _ticket_bytes(model: nn.Module, masks: Masks) -> int:
-    """Return the bytes of mask bits, kept values and every other tensor, as a ticket file has them."""
-    kept = {name: kept for name, (kept, _) in masks.per_tensor().items()}
-    return sum(
-        packed_bytes(tensor.numel(), kept.get(name, tensor.numel()), tensor.element_size())
-        for name, tensor in snapshot(model).items()
-    )
-
-
-def _emptied(cut: Cut) -> tuple[str, ...]:
-    return cut.emptied() if isinstance(cut, Masks) else ()
 
 
 def _identity(measure: Mapping[str, Any]) -> str:

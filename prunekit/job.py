@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import nn
 
-from prunekit.amount import MacDensity, Target
+from prunekit.amount import MacDensity, Rate, Target
 from prunekit.denominator import OF, share_of
 from prunekit.errors import RecipeError
+from prunekit.files import read_tensors
 from prunekit.plan import Plan, checked
-from prunekit.pruner import Pruner, Unstructured
+from prunekit.pruner import Cut, Pruner
 from prunekit.recipe import Named, Recipe, resolve
 from prunekit.registry import Registry
+from prunekit.rewind import restore
 from prunekit.score import FromData, Scorer, magnitude
 from prunekit.select import matching, parameters
+from prunekit.shape import Shape
 from prunekit.task import Task, task_data
 from prunekit.weights import load_weights
 
@@ -28,7 +33,7 @@ class Job:
     """What is to be run: ``recipe`` has every default filled in.
 
     ``kept`` is how many of the prunable parameters each cut of the plan leaves, as rehearsed; None where a target on
-    multiply-adds leaves that open.
+    multiply-adds, or a structured cut, leaves that to the trained weights.
     """
 
     recipe: Recipe
@@ -37,11 +42,25 @@ class Job:
     plan: Plan
     kept: tuple[int | None, ...] = ()
 
+    @property
+    def tracks(self) -> bool:
+        """Whether the scorer wants to know how training moves the weights."""
+        scorer = getattr(self.pruner, "scorer", None)
+        return isinstance(scorer, FromData) and scorer.tracks
+
     def model(self, *, seed: int | None = None) -> nn.Module:
         """Build the network at its initialisation, by the recipe's seed or another; torch's random state stays."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed if seed is None else seed)
             return self.task.model()
+
+    def trained(self, folder: Path) -> tuple[nn.Module, Cut]:
+        """Return the network as a stage has trained it, and the cut that it obeys, from the folder of its results."""
+        model = self.model()
+        cut: Cut = self.pruner.load(read_tensors(folder / "cut.safetensors"))
+        cut.apply_(model)
+        restore(model, read_tensors(folder / "weights.safetensors"))
+        return model, cut
 
 
 def bind_job(recipe: Recipe, registry: Registry) -> Job:
@@ -69,16 +88,21 @@ def bind_job(recipe: Recipe, registry: Registry) -> Job:
         }
     )
     model = Job(full, built, made, ()).model()
-    cut = made.start(model)
-    plan = _retargeted(checked(strategy(steps=built.steps)), share_of(of, model, cut.keys(), built.example))
-    job = Job(full, built, made, plan)
+    cut: Cut = made.start(model)
+    plan = checked(strategy(steps=built.steps))
+    free = list(cut.per_tensor())
+    if isinstance(cut, Shape):
+        _refuse_inside(plan)
+        free.append("")  # products of activations shrink with the channels
+    job = Job(full, built, made, _retargeted(plan, share_of(of, model, free, built.example)))
     return replace(job, kept=rehearse(job, model))
 
 
 def rehearse(job: Job, model: nn.Module) -> tuple[int | None, ...]:
     """Find now what would otherwise be found after hours: patterns, weights, scores and amounts that do not fit.
 
-    Every cut of the plan is made once on the untrained network, with one batch for the scorer; ``model`` is given up.
+    Every cut of the plan is made once on the untrained network, with one batch for the scorer; where what a cut leaves
+    depends on the weights, the first and the least. ``model`` is given up.
 
     Returns:
         ``Job.kept``.
@@ -89,22 +113,40 @@ def rehearse(job: Job, model: nn.Module) -> tuple[int | None, ...]:
     if job.recipe.weights is not None:
         load_weights(model, job.recipe.weights)
     targets = [target for stage in job.plan for _, target in stage.prune_at]
-    if not isinstance(job.pruner, Unstructured) or not targets:
-        return (None,) * len(targets)
-    if isinstance(job.pruner.scorer, FromData) and job.pruner.scorer.tracks:
+    if not targets:
+        return ()
+    if job.tracks:
         _refuse_untrained(job.plan)
     standing = {name: torch.zeros_like(each, requires_grad=False) for name, each in parameters(model).items()}
     data = task_data(job.task, torch.device("cpu"), standing).first(1)
-    masks = replace(job.pruner, scorer=_once(job.pruner.scorer)).cut(model, job.pruner.start(model), targets[0], data)
-    quick = replace(job.pruner, scorer=magnitude())
-    if isinstance(targets[-1], MacDensity):
-        quick.cut(model, quick.start(model), targets[-1], data)  # the least; what lies between can be met, too
+    quick, start = _scored(job.pruner, lambda _: magnitude()), job.pruner.start(model)
+    cut: Cut = _scored(job.pruner, _once).cut(model, start, targets[0], data)
+    if isinstance(targets[-1], MacDensity) or isinstance(cut, Shape):
+        if targets[1:]:
+            quick.cut(model, start, _in_one(targets), data)  # the least; what lies between can be met, too
         return (None,) * len(targets)
-    kept = [masks.kept]
+    kept = [cut.kept]
     for target in targets[1:]:
-        masks = quick.cut(model, masks, target, data)
-        kept.append(masks.kept)
+        cut = quick.cut(model, cut, target, data)
+        kept.append(cut.kept)
     return tuple(kept)
+
+
+def _in_one(targets: Sequence[Target]) -> Target:
+    """Return what a plan's cuts come to; rates multiply."""
+    rates = [target.value for target in targets if isinstance(target, Rate)]
+    return Rate(1 - math.prod(1 - rate for rate in rates)) if rates else targets[-1]
+
+
+def _refuse_inside(plan: Plan) -> None:
+    """Refuse structured cuts within a training."""
+    for stage in plan:
+        if inside := [step for step, _ in stage.prune_at if step < stage.end]:
+            raise RecipeError(
+                f"strategy: stage {stage.name} cuts at step {inside[0]}, within its training. A structured cut changes "
+                "the sizes of the weights, and the optimiser with its moments would have to be made anew: choose "
+                "iterative, one_shot or at_init, which cut between trainings, or prune.name=unstructured."
+            )
 
 
 def _refuse_untrained(plan: Plan) -> None:
@@ -115,6 +157,13 @@ def _refuse_untrained(plan: Plan) -> None:
                     f"prune.scorer looks at how training moves the weights, and stage {stage.name} cuts at step "
                     f"{step}, before it has trained: train first (dense: true, a later begin), or choose another."
                 )
+
+
+def _scored(pruner: Any, change: Callable[[Any], Scorer]) -> Pruner[Any]:
+    """Return the pruner with another scorer in place of its own, if it has one."""
+    has = is_dataclass(pruner) and hasattr(pruner, "scorer")
+    scored: Pruner[Any] = replace(pruner, scorer=change(pruner.scorer)) if has else pruner
+    return scored
 
 
 def _once(scorer: Scorer) -> Scorer:

@@ -21,11 +21,28 @@ NO_DATA = Calibration()
 
 
 class Cut(Protocol):
-    """What was cut, as a value that can be applied to a fresh dense model; ``Masks`` is one."""
+    """What was cut, as a value that can be applied to a fresh dense model; ``Masks`` and ``Shape`` are."""
+
+    @property
+    def kept(self) -> int:
+        """Number of prunable entries that are kept."""
+
+    @property
+    def prunable(self) -> int:
+        """Number of entries of the dense model's parameters that may be cut."""
 
     @property
     def density(self) -> float:
         """Share of the prunable entries that is kept."""
+
+    def per_tensor(self) -> dict[str, tuple[int, int]]:
+        """Return name -> (kept, prunable) of every parameter that may be cut, in model order."""
+
+    def emptied(self) -> tuple[str, ...]:
+        """Return the names of parameters of which nothing is kept."""
+
+    def digest(self) -> str:
+        """Return a short text, equal exactly where cuts are; for processes to compare."""
 
     def apply_(self, model: nn.Module, since: Self | None = None) -> None:
         """Cut the model; ``since`` is an earlier cut that it already has."""

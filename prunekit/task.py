@@ -135,7 +135,7 @@ class Task(Protocol):
 
 
 def task_data(task: Task, device: torch.device, movement: Mapping[str, Tensor] | None = None) -> Calibration:
-    """Return what a scorer may ask of a task: the first batches of its training data."""
+    """Return what a pruner may ask of a task: the first batches of its training data, and its example input."""
 
     def batches() -> Iterator[Any]:
         source = task.batches(0)
@@ -145,7 +145,7 @@ def task_data(task: Task, device: torch.device, movement: Mapping[str, Tensor] |
         finally:
             getattr(source, "close", lambda: None)()  # ends loader workers
 
-    return Calibration(batches, task.loss, movement)
+    return Calibration(batches, task.loss, movement, to_device(task.example(), device))
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from accelerate import Accelerator
@@ -28,28 +28,13 @@ from prunekit.store import LAST
 from prunekit.task import Task, to_device
 from prunekit.tracking import track
 from prunekit.trainlog import TrainLog
+from prunekit.watch import Watch
 
 Movement = Mapping[str, Tensor] | None
 """What `prunekit.tracking.track` gathers, where the scorer wants it."""
 
 SAVE_EVERY_S = 5.0
 SAVE_SHARE = 0.03  # of the time, at most, goes into checkpoints
-
-
-class Watch(Protocol):
-    """What a run tells whoever looks on; the command line draws it."""
-
-    def stage(self, stage: Stage, density: float, clock: int) -> None:
-        """A stage starts, or goes on from step ``clock``; density = kept / prunable."""
-
-    def step(self, stage: Stage, clock: int, loss: float, images: int) -> None:
-        """Step ``clock`` is done; ``images`` is this process's share of the batch."""
-
-    def note(self, text: str) -> None:
-        """Something a person should know."""
-
-    def done(self, stage: Stage, folder: Path) -> None:
-        """A stage is complete; its results are in ``folder``."""
 
 
 @final

@@ -10,11 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from prunekit.errors import RunError
-from prunekit.files import read_tensors
 from prunekit.job import bind_job
 from prunekit.recipe import apply_overrides
 from prunekit.registry import Registry
-from prunekit.rewind import restore
 from prunekit.store import done_stages, read_recipe_file
 from prunekit.task import Measure, averages
 
@@ -30,8 +28,7 @@ def evaluate_run(run: Path, overrides: Sequence[str], *, stage: str | None, devi
     if stage is not None and stage not in folders:
         raise RunError(f"{run} has no finished stage {stage!r}; finished: {', '.join(folders)}.")
     name = stage or list(folders)[-1]
-    model = job.model()
-    restore(model, read_tensors(folders[name] / "weights.safetensors"))
+    model, _ = job.trained(folders[name])
     accelerator = make_accelerator(recipe.precision, device)
     model = accelerator.prepare_model(model, evaluation_mode=True).eval()
     with torch.no_grad():

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from prunekit.files import read_json
 from prunekit.plan import Plan, Stage
-from prunekit.train import Watch
+from prunekit.watch import Watch
 
 LINE_EVERY_S = 15.0
 REFRESH_S = 0.25
