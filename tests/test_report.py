@@ -269,21 +269,15 @@ def test_without_matplotlib_the_numbers_are_still_written(run, monkeypatch):
     assert ".png" not in (run / "report" / "report.md").read_text(encoding="utf-8")
 
 
-def test_run_with_nothing_to_draw_but_one_stage_of_no_masks(run):
-    """A structured cut has no masks, a task may measure nothing, and the network may not have been trained."""
+def test_run_with_nothing_to_draw_but_what_is_kept(run):
+    """A task may measure nothing, and the network may not have been trained."""
     (run / TICKET / "done").rename(run / TICKET / "hidden")
-    done = run / DENSE / "done"
-    write_json(done / "metrics.json", [])
-    write_tensors(done / "cut.safetensors", {"axis": torch.zeros(3)})
-    write_json(
-        done / "stage.json",
-        {"name": DENSE, "density": 1.0, "total": 14, "unused": None, "macs_dense": 10, "macs_kept": 10},
-    )
-    (done / "samples.safetensors").unlink()
+    write_json(run / DENSE / "done" / "metrics.json", [])
+    (run / DENSE / "done" / "samples.safetensors").unlink()
     for name in (DENSE, TICKET, TO_DO):
         (run / name / "log.jsonl").unlink()
-    assert [path.name for path in write_report(run)] == ["report.md", "results.csv", "measures.csv"]
-    assert costs(read_results(run)).rows[0][2:4] == ("-", "-")
+    names = ["report.md", "results.csv", "measures.csv", "sparsity.png"]
+    assert [path.name for path in write_report(run)] == names
 
 
 def test_perfect_item_is_infinite_and_does_no_harm(run):

@@ -16,8 +16,9 @@ from prunekit.errors import RecipeError
 from prunekit.registry import KINDS, Registry
 
 if TYPE_CHECKING:
+    from prunekit.amount import Target
     from prunekit.job import Job
-    from prunekit.plan import Rewind
+    from prunekit.plan import Plan, Rewind
     from prunekit.report.table import Table as Plain
 
 PROBE_STEPS = 3
@@ -71,11 +72,12 @@ def show_plan(name: str, overrides: Sequence[str]) -> None:
     model = job.model()
     total = sum(parameter.numel() for parameter in model.parameters())
     cut = job.pruner.start(model)
-    prunable = int(getattr(cut, "prunable", total))
+    prunable = cut.prunable
     seconds = step_seconds(job)
     shown = Table("stage", "steps", "rewind", "kept of prunable", "kept of all", "about", box=None, pad_edge=False)
+    asked = asked_texts(job.plan)
     for stage, (_, density) in zip(job.plan, expected(job.plan, job.kept, prunable), strict=True):
-        counts = ("not known before", "") if density is None else kept_texts(round(density * prunable), prunable, total)
+        counts = (asked[stage.name], "") if density is None else kept_texts(round(density * prunable), prunable, total)
         steps = stage.end - stage.start.clock
         shown.add_row(
             stage.name,
@@ -85,7 +87,8 @@ def show_plan(name: str, overrides: Sequence[str]) -> None:
             f"{steps * seconds / 60:.1f} min",
         )
     console = Console(soft_wrap=True)
-    console.print(f"{prunable:,} prunable of {total:,} parameters; {total - prunable:,} are never cut")
+    never = "all of them prunable" if prunable == total else f"{total - prunable:,} are never cut"
+    console.print(f"{prunable:,} prunable of {total:,} parameters; {never}")
     console.print(shown)
     whole = sum(stage.end - stage.start.clock for stage in job.plan) * seconds
     console.print(
@@ -98,6 +101,25 @@ def kept_texts(kept: int, prunable: int, total: int) -> tuple[str, str]:
     """Return what is kept of the prunable parameters and of all."""
     remaining = total - prunable + kept
     return f"{kept:,} ({kept / prunable:.2%})", f"{remaining:,} ({remaining / total:.2%})"
+
+
+def asked_texts(plan: Plan) -> dict[str, str]:
+    """Return stage -> what its network was asked to be: all that is known before training where weights decide."""
+    texts, now = {}, ""
+    for stage in plan:
+        inside = [asked_text(target) for step, target in stage.prune_at if step < stage.end]
+        texts[stage.name] = inside[-1] if inside else now
+        now = asked_text(stage.prune_at[-1][1]) if stage.prune_at else now
+    return texts
+
+
+def asked_text(target: Target) -> str:
+    """Say what a cut is asked for."""
+    from prunekit.amount import MacDensity, Rate
+
+    if isinstance(target, Rate):
+        return f"{target.value:.2%} less than before"
+    return f"at most {target.value:.2%}{' of MACs' if isinstance(target, MacDensity) else ''}"
 
 
 def start_text(start: Rewind) -> str:

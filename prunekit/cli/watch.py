@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -114,14 +114,14 @@ class Screen:
                 scores.setdefault(measure["task"], []).append(measure["value"])
         means = {task: f"{sum(values) / len(values):.2f}" for task, values in scores.items()}
         metric = measures[0]["metric"] if measures else ""
-        of_all = f"{facts['remaining'] / facts['total']:.2%}" if "remaining" in facts else "-"
+        left = shares(facts)
         if self.live is None:
             listed = "  ".join(f"{task} {mean}" for task, mean in means.items())
-            density = f"density {facts['density']:.2%} of prunable, {of_all} of all"
-            self.console.print(f"{stage.name}: done, {density}; {metric} {listed}")
+            density = ", ".join(f"{share} {what}" for what, share in left.items())
+            self.console.print(f"{stage.name}: done, density {density}; {metric} {listed}")
             return
-        self.header = ("stage", "of prunable", "of all", *(f"{task} {metric}" for task in means))
-        self.finished.append((stage.name, f"{facts['density']:.2%}", of_all, *means.values()))
+        self.header = ("stage", *left, *(f"{task} {metric}" for task in means))
+        self.finished.append((stage.name, *left.values(), *means.values()))
         self.live.update(self._picture(""))
 
     def _picture(self, line: str) -> Group:
@@ -129,6 +129,19 @@ class Screen:
         for row in self.finished:
             table.add_row(*row)
         return Group(table, Text(line))
+
+
+def shares(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is left, by what it is a share of; in a smaller network all parameters are prunable, and MACs fall.
+
+    Example:
+        >>> shares({"structured": True, "remaining": 5, "total": 10, "macs_kept": 2, "macs_dense": 8})
+        {'of all': '50.00%', 'of MACs': '25.00%'}
+    """
+    of_all = f"{facts['remaining'] / facts['total']:.2%}"
+    if facts.get("structured"):
+        return {"of all": of_all, "of MACs": f"{facts['macs_kept'] / max(1, facts['macs_dense']):.2%}"}
+    return {"of prunable": f"{facts['density']:.2%}", "of all": of_all}
 
 
 def span(seconds: float) -> str:

@@ -87,12 +87,15 @@ def _findings(results: Sequence[StageResult]) -> str:
         *(f"Emptied in {result.name} (nothing is left of them): {_names(result.emptied)}." for result in results),
         *costs(results).notes,
     ]
-    if last.kept is not None and last.remaining is not None:
-        lines.append(
-            f"In {last.name}, four different things: {last.kept:,} of {last.prunable:,} prunable parameters are kept "
-            f"and {last.remaining:,} of all {last.total:,}; {last.bytes:,} bytes on disk; {si(last.macs_kept)} of "
-            f"{si(last.macs_dense)} MACs; {last.latency_ms:.1f} ms."
-        )
+    if last.structured:
+        left = f"{last.remaining:,} of {last.total:,} parameters are left"
+    else:
+        left = f"{last.kept:,} of {last.prunable:,} prunable parameters are kept and {last.remaining:,} of all "
+        left += f"{last.total:,}"
+    lines.append(
+        f"In {last.name}, four different things: {left}; {last.bytes:,} bytes on disk; "
+        f"{si(last.macs_kept)} of {si(last.macs_dense)} MACs; {last.latency_ms:.1f} ms."
+    )
     return "\n".join(f"* {line}" for line in lines if not (line.startswith("Emptied") and line.endswith("none.")))
 
 

@@ -35,7 +35,8 @@ CAPTIONS = {
     "standard errors of the differences to the dense network, item by item; they say how sure the distance to the "
     "dashed line is, with few items only roughly.",
     "sparsity.png": "What the last finished stage keeps of each prunable tensor, in model order; the larger the dot, "
-    "the larger the tensor. Crosses: nothing is left.",
+    "the larger the tensor. Crosses: nothing is left. Where a cut leaves a smaller network, a layer that keeps half of "
+    "its inputs and half of its outputs keeps a quarter of its weights.",
     "samples.png": "The first item of each task; numbers are of the whole item, as evaluated, not of the crop shown.",
     "loss.png": "Training loss of each stage: running mean over a fiftieth of the logged steps.",
 }
@@ -80,7 +81,7 @@ def _quality(figure: Any, results: Sequence[StageResult]) -> bool:
     grid = figure.subplots(math.ceil(len(named) / columns), columns, squeeze=False).flatten()
     for axes in grid[len(named) :]:
         axes.set_visible(False)
-    x = [result.density if result.density_of_all is None else result.density_of_all for result in results]
+    x = [result.density_of_all for result in results]
     for axes, (group, label) in zip(grid, named.items(), strict=False):
         means = [next((m for m in r.means(metric) if (m.task, m.dataset) == group), None) for r in results]
         half = [against(result, reference, metric).get(group, (0.0, math.nan))[1] for result in results]
@@ -101,7 +102,7 @@ def _quality(figure: Any, results: Sequence[StageResult]) -> bool:
         axes.margins(y=0.12)
     for axes in grid[::columns]:
         axes.set_ylabel(metric)
-    figure.supxlabel("parameters left, of all" if results[0].remaining is not None else "density", fontsize=9)
+    figure.supxlabel("parameters left, of all", fontsize=9)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return True
 
@@ -166,7 +167,8 @@ def _samples(figure: Any, results: Sequence[StageResult]) -> bool:
     if not tasks:
         return False
     ends = [("dense" if first.density == 1 else first.name, first, before)]
-    ends += [(f"ticket, {100 * (last.density_of_all or last.density):.3g} %", last, after)] if last is not first else []
+    cut = "smaller" if last.structured else "ticket"
+    ends += [(f"{cut}, {100 * last.density_of_all:.3g} %", last, after)] if last is not first else []
     targets = any("target" in after[task][1] for task in tasks)
     width = 1 + len(ends) + targets
     figure.set_size_inches(2.5 * width, 2.75 * len(tasks))

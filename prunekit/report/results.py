@@ -17,7 +17,7 @@ from prunekit.task import Mean, Measure, averages
 
 Read = TypeVar("Read")
 FACTS = (
-    *("name", "density", "total", "unused", "macs_dense", "macs_kept"),
+    *("name", "structured", "density", "total", "unused", "macs_dense", "macs_kept"),
     *("kept", "prunable", "remaining", "ticket_bytes", "emptied"),
 )
 
@@ -25,7 +25,7 @@ FACTS = (
 @final
 @dataclass(frozen=True)
 class StageResult:
-    """A finished stage. Counts of masks are None where the cut is no mask; ``unused`` is None without a step.
+    """A finished stage; ``unused`` is None without a step.
 
     Args:
         kept, prunable: prunable entries that are left, and all of them.
@@ -34,7 +34,9 @@ class StageResult:
         steps: optimiser steps of this stage's training.
         bytes: size of the weights file.
         ticket_bytes: of mask bits, kept values and all other tensors, as ``prunekit export`` writes them.
-        macs_dense, macs_kept: multiply-adds of one forward pass: all, and those with a kept weight.
+        macs_dense, macs_kept: multiply-adds of one forward pass: of the dense network, and of the cut one, those with a
+            weight that was set to zero left out.
+        structured: whether the cut network is a smaller one, rather than one with weights set to zero.
     """
 
     folder: Path
@@ -50,17 +52,18 @@ class StageResult:
     peak_mib: float
     measures: tuple[Measure, ...]
     unused: Sequence[str] | None
-    kept: int | None = None
-    prunable: int | None = None
-    remaining: int | None = None
-    ticket_bytes: int | None = None
-    emptied: Sequence[str] = ()
-    per_tensor: Sequence[tuple[str, int, int]] = ()
+    kept: int
+    prunable: int
+    remaining: int
+    ticket_bytes: int
+    emptied: Sequence[str]
+    per_tensor: Sequence[tuple[str, int, int]]
+    structured: bool = False
 
     @property
-    def density_of_all(self) -> float | None:
+    def density_of_all(self) -> float:
         """Share of all parameters that is left, in [0, 1]."""
-        return None if self.remaining is None else self.remaining / self.total
+        return self.remaining / self.total
 
     def means(self, metric: str | None = None) -> tuple[Mean, ...]:
         """Return the means over items, of one metric or of all."""
@@ -129,12 +132,12 @@ def read_samples(stage: StageResult) -> dict[str, tuple[str, dict[str, Tensor]]]
 def _read_stage(folder: Path, steps: int) -> StageResult:
     weights = folder / "weights.safetensors"
     _model_order(weights)
-    order = _model_order(folder / "cut.safetensors")  # JSON holds the tensors by name, masks know their place
+    order = _model_order(folder / "cut.safetensors")  # JSON holds the tensors by name, cuts know their place
     cost = parse(folder / "cost.json", lambda held: {key: held[key] for key in ("seconds", "latency_ms", "peak_mib")})
     measures = parse(folder / "metrics.json", lambda held: tuple(Measure(**measure) for measure in held))
 
     def build(facts: Any) -> StageResult:
-        counts = facts.get("per_tensor", {})
+        counts = facts["per_tensor"]
         held = {key: value for key, value in facts.items() if key in FACTS}
         held["per_tensor"] = [(name, *counts[name]) for name in sorted(counts, key=order.__getitem__)]
         size = weights.stat().st_size
@@ -144,10 +147,11 @@ def _read_stage(folder: Path, steps: int) -> StageResult:
 
 
 def _model_order(path: Path) -> dict[str, int]:
-    """Check that a safetensors file is as long as its header says; return the model order of masks in it, if any."""
+    """Check that a safetensors file is as long as its header says; return the model order of a cut in it, if any."""
     try:
         with safe_open(path, framework="pt") as file:
-            places = [key for key in file.keys() if key.startswith("place/")]  # noqa: SIM118  (not a dict)
-            return {key.removeprefix("place/"): int(file.get_tensor(key)[0]) for key in places}
+            keys = [key.partition("/") for key in file.keys()]  # noqa: SIM118  (not a dict)
+            places = {name: f"{kind}/{name}" for kind, _, name in keys if kind in ("place", "size")}  # masks, shapes
+            return {name: int(file.get_tensor(key)[0]) for name, key in places.items()}
     except (OSError, SafetensorError) as cause:
         raise damaged(path) from cause

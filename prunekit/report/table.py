@@ -18,6 +18,12 @@ NOTES = (
     "MACs are multiply-adds of one forward pass of the task's example input; 'MACs kept' are those with a kept weight.",
     "Latency is a median in eager PyTorch on that input; masks do not make it shorter.",
 )
+SMALLER = (
+    "A structured cut leaves a smaller dense network: parameters, file, MACs and latency are that network's own. What "
+    "the recipe asks for is met from below, as channels go whole.",
+    "MACs are multiply-adds of one forward pass of the task's example input, products of activations among them.",
+    "Latency is a median in eager PyTorch on that input; of small layers much of it is not arithmetic.",
+)
 
 
 @final
@@ -65,12 +71,13 @@ def against(result: StageResult, reference: StageResult | None, metric: str) -> 
 
 def costs(results: Sequence[StageResult]) -> Table:
     """Return what each stage keeps and costs."""
+    if any(result.structured for result in results):
+        return _costs_of_smaller(results)
     first = results[0]
-    prunable = "" if first.prunable is None else f" ({first.prunable:,})"
     columns = (
         "stage",
         "steps",
-        f"kept of prunable{prunable}",
+        f"kept of prunable ({first.prunable:,})",
         f"kept of all ({first.total:,})",
         "weights file",
         "as a ticket",
@@ -82,7 +89,7 @@ def costs(results: Sequence[StageResult]) -> Table:
             _share(result.kept, result.prunable),
             _share(result.remaining, result.total),
             si(result.bytes, "B"),
-            "-" if result.ticket_bytes is None else si(result.ticket_bytes, "B"),
+            si(result.ticket_bytes, "B"),
             si(result.macs_dense),
             si(result.macs_kept),
             f"{result.latency_ms:.1f} ms",
@@ -90,6 +97,24 @@ def costs(results: Sequence[StageResult]) -> Table:
         for result in results
     ]
     return Table((*columns, "MACs dense", "MACs kept", "latency, eager"), tuple(rows), NOTES)
+
+
+def _costs_of_smaller(results: Sequence[StageResult]) -> Table:
+    """Return the costs of smaller dense networks, of which every parameter was prunable."""
+    first = results[0]
+    columns = ("stage", "steps", f"parameters (of {first.total:,})", "file", f"MACs (of {si(first.macs_dense)})")
+    rows = [
+        (
+            result.name,
+            f"{result.steps:,}",
+            _share(result.remaining, result.total),
+            si(result.bytes, "B"),
+            f"{si(result.macs_kept)} ({100 * result.macs_kept / max(1, result.macs_dense):.2f} %)",
+            f"{result.latency_ms:.1f} ms",
+        )
+        for result in results
+    ]
+    return Table((*columns, "latency, eager"), tuple(rows), SMALLER)
 
 
 def quality(results: Sequence[StageResult], metric: str) -> Table:
@@ -128,8 +153,8 @@ def si(count: float, unit: str = "") -> str:
     return f"{count / 1000**power:.4g} {('', 'k', 'M', 'G', 'T')[power]}{unit}".strip()
 
 
-def _share(part: int | None, whole: int | None) -> str:
-    return "-" if part is None or not whole else f"{part:,} ({100 * part / whole:.2f} %)"
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} ({100 * part / max(1, whole):.2f} %)"
 
 
 def _half(differences: Sequence[float]) -> float:
