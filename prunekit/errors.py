@@ -28,6 +28,10 @@ class SelectionError(PruneKitError):
     """The choice of prunable parameters, or the amount asked of them, cannot be met."""
 
 
+class BudgetError(PruneKitError):
+    """Something took more time or memory than it was given."""
+
+
 class MaskError(PruneKitError):
     """Masks do not fit a model, or a held model broke them."""
 
