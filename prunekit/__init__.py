@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prunekit.score import lamp, magnitude, random, repeated, ticket
     from prunekit.select import prunable
     from prunekit.sensitivities import Sensitivity, sensitivity
+    from prunekit.shape import Shape
     from prunekit.sparse.source import load, save
     from prunekit.sparse.ticket import Ticket
     from prunekit.target import solve_total
@@ -44,6 +45,7 @@ _HOME = {
     "Rewind": "plan",
     "Sample": "task",
     "Sensitivity": "sensitivities",
+    "Shape": "shape",
     "Stage": "plan",
     "Task": "task",
     "Ticket": "sparse.ticket",
@@ -107,6 +109,7 @@ __all__ = [
     "Rewind",
     "Sample",
     "Sensitivity",
+    "Shape",
     "Stage",
     "Task",
     "Ticket",

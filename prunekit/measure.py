@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -139,15 +139,27 @@ def count_macs(model: nn.Module, example: Any, masks: Mapping[str, Tensor] | Non
 
 def latency_ms(model: nn.Module, example: Any, *, runs: int = 5) -> float:
     """Return the median milliseconds of a forward pass, as PyTorch runs it here and now (after one to warm up)."""
-    times: list[float] = []
-    with evaluating(model):
-        for _ in range(runs + 1):
-            began_s = time.perf_counter()
-            model(example)
-            if isinstance(example, Tensor) and example.is_cuda:
-                torch.cuda.synchronize(example.device)
-            times.append(1000 * (time.perf_counter() - began_s))
-    return statistics.median(times[1:])
+    return latencies_ms([model], example, runs=runs)[0]
+
+
+def latencies_ms(models: Sequence[nn.Module], example: Any, *, runs: int = 5) -> tuple[float, ...]:
+    """Return each model's median milliseconds of a forward pass; they take turns, so that they meet the same machine.
+
+    Args:
+        models: run in eval mode, without gradients; their modes come back.
+        example: an input that all of them take.
+        runs: passes of each that count, after one to warm up.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    for _ in range(runs + 1):
+        for model, own in zip(models, times, strict=True):
+            with evaluating(model):
+                began_s = time.perf_counter()
+                model(example)
+                if isinstance(example, Tensor) and example.is_cuda:
+                    torch.cuda.synchronize(example.device)
+                own.append(1000 * (time.perf_counter() - began_s))
+    return tuple(statistics.median(own[1:]) for own in times)
 
 
 def peak_mib() -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prunekit.errors import CheckpointError, DataError, nearest
 from prunekit.masks import Masks
 from prunekit.select import canonical, matching
+from prunekit.shape import Shape
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -26,18 +27,20 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def restore(
-    model: nn.Module, snapshot: Mapping[str, Tensor], masks: Masks | None = None, *, keep: Sequence[str] = ()
+    model: nn.Module, snapshot: Mapping[str, Tensor], cut: Masks | Shape | None = None, *, keep: Sequence[str] = ()
 ) -> None:
-    """Copy a snapshot back into the model in place, bit for bit, then apply the masks.
+    """Copy a snapshot back into the model in place, bit for bit: what the cut keeps of it.
 
     Args:
         model: bare or wrapped, on any device; its parameters stay the same objects.
         snapshot: what ``snapshot`` returned for this model, or a file of it.
-        masks: applied last, so that the survivors are rewound and the rest is zero.
+        cut: masks are applied last, so that the survivors are rewound and the rest is zero. A shape is one that the
+            model has already, and the snapshot, taken of the dense network, is cut down to it.
         keep: globs of parameters and buffers that stay as they are now (a partial rewind).
 
     Raises:
-        CheckpointError: names or shapes differ from the model's; nothing has been written then.
+        CheckpointError: names or shapes differ from the model's, or the snapshot's from the dense network's; nothing
+            has been written then.
         SelectionError: a pattern of ``keep`` matches nothing.
         MaskError: the masks do not fit the model.
 
@@ -50,20 +53,34 @@ def restore(
         True
     """
     live = state(model)
+    if isinstance(cut, Shape):
+        snapshot = _selected(snapshot, cut)
     for name in live.keys() ^ snapshot.keys():
         lacking, other = ("snapshot", snapshot) if name in live else ("model", live)
         raise CheckpointError(f"the {lacking} lacks {name!r}; {nearest(name, other)}")
     for name, tensor in live.items():
         if tensor.shape != snapshot[name].shape:
             theirs, ours = tuple(snapshot[name].shape), tuple(tensor.shape)
-            raise CheckpointError(f"{name!r} has shape {theirs} in the snapshot and {ours} in the model.")
+            advice = ": call shape.apply_(model) first" if isinstance(cut, Shape) else ""
+            raise CheckpointError(f"{name!r} has shape {theirs} in the snapshot and {ours} in the model{advice}.")
     kept = {name for pattern in keep for name in matching(pattern, live, "keep")}
     with torch.no_grad():
         for name, tensor in live.items():
             if name not in kept:
                 tensor.copy_(snapshot[name])
-    if masks is not None:
-        masks.apply_(model)
+    if isinstance(cut, Masks):
+        cut.apply_(model)
+
+
+def _selected(snapshot: Mapping[str, Tensor], shape: Shape) -> Mapping[str, Tensor]:
+    """Return what a shape keeps of a dense snapshot; of a smaller one its indices would select other channels."""
+    for name, size in shape.sizes.items():
+        if name in snapshot and tuple(snapshot[name].shape) != size:
+            raise CheckpointError(
+                f"{name!r} has shape {tuple(snapshot[name].shape)} in the snapshot and {size} in the dense network: "
+                "take the snapshot before the first cut, or restore a later one without the shape."
+            )
+    return shape.select(snapshot)
 
 
 def recalibrate(model: nn.Module, inputs: Iterable[object]) -> bool:

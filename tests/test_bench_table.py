@@ -66,23 +66,23 @@ not installed: onnxruntime
 HEADER = (
     "source,backend,input,threads,density,median_ms,quartile1_ms,quartile3_ms,min_ms,passes,speedup_over_eager,"
     "speedup_over_best_dense,peak_mib,max_difference,failure,parameters,prunable,kept,bytes_dense,bytes_sparse,"
-    "kept_of_all,macs_dense,macs_kept,cpu,versions"
+    "kept_of_all,macs_dense,macs_kept,parameters_before,macs_before,cpu,versions"
 )
 MACHINE = "A CPU,torch=2.9 openvino=2026.4"
 CSV = [
     HEADER,
     "net.safetensors,eager,1x3x8x8,2,0.1,1100.0,1050.0,1150.0,1000.0,3,1.0,0.045454545454545456,512.25,0.0,,1000,800,"
-    f"80,4096,1300,280,64000,6400,{MACHINE}",
+    f"80,4096,1300,280,64000,6400,1000,64000,{MACHINE}",
     "net.safetensors,compile,1x3x8x8,2,0.1,,,,,0,,,,,InvalidCxxCompiler: no compiler [g++],1000,800,80,4096,1300,280,"
-    f"64000,6400,{MACHINE}",
+    f"64000,6400,1000,64000,{MACHINE}",
     "net.safetensors,openvino,1x3x8x8,2,0.1,50.0,45.0,55.0,40.0,5,22.0,1.0,170.5,3e-07,,1000,800,80,4096,1300,280,64000,"
-    f"6400,{MACHINE}",
+    f"6400,1000,64000,{MACHINE}",
     "net.safetensors,prunekit-dense,1x3x8x8,2,1.0,100.0,100.0,100.0,100.0,1,11.0,0.5,300.0,1e-07,,1000,800,800,4096,"
-    f"4200,1000,64000,64000,{MACHINE}",
+    f"4200,1000,64000,64000,1000,64000,{MACHINE}",
     "net.safetensors,prunekit,1x3x8x8,2,0.1,50.0,50.0,50.0,50.0,1,22.0,1.0,300.0,1e-07,,1000,800,80,4096,1300,280,64000,"
-    f"6400,{MACHINE}",
+    f"6400,1000,64000,{MACHINE}",
     "net.safetensors,prunekit,1x3x8x8,2,0.05,25.0,25.0,25.0,25.0,1,44.0,2.0,300.0,,,1000,800,40,4096,1100,240,64000,"
-    f"3200,{MACHINE}",
+    f"3200,1000,64000,{MACHINE}",
 ]
 
 

@@ -50,7 +50,7 @@ class Job:
         from prunekit.sparse.source import load
 
         torch.set_num_threads(self.threads)
-        ticket = load(self.source, stage=self.stage, network=self.network)
+        ticket = load(self.source, stage=self.stage, network=self.network).masked()
         model = at_density(ticket, self.density).model()
         return model, torch.from_numpy(self.noise()).to(getattr(torch, self.dtype))
 

@@ -12,6 +12,7 @@ from prunekit.errors import RecipeError
 
 if TYPE_CHECKING:
     from prunekit.measure import Macs
+    from prunekit.sparse.before import Before
 
 Shape = tuple[int, ...]
 Setting = tuple[Shape, int]
@@ -166,6 +167,7 @@ class Bench:
         rows: one for each case, in the order of the tables.
         missing: names of the backends whose packages are not installed.
         trained: False for fresh weights.
+        before: the network before channels were removed, if any were.
     """
 
     source: str
@@ -175,6 +177,7 @@ class Bench:
     rows: tuple[Row, ...]
     missing: tuple[str, ...] = ()
     trained: bool = True
+    before: Before | None = None
 
     def by_setting(self) -> dict[Setting, list[Row]]:
         """Return the rows of each table."""

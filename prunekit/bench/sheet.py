@@ -13,6 +13,7 @@ from prunekit.bench.result import Bench, shape_text
 def bench_csv(found: Bench) -> str:
     """Return a line for each row, with everything about the network and the machine repeated; failures stay empty."""
     lines: list[dict[str, Any]] = []
+    before = found.before
     for row in found.rows:
         case, (low, median, high) = row.case, row.quartiles_ms if row.times_ms else (None, None, None)
         size, macs = found.sizes[case.density], found.macs[case.shape, case.density]
@@ -37,6 +38,8 @@ def bench_csv(found: Bench) -> str:
                 "kept_of_all": size.kept_of_all,
                 "macs_dense": macs.dense,
                 "macs_kept": macs.kept,
+                "parameters_before": before.parameters if before else size.parameters,
+                "macs_before": before.macs[case.shape] if before else macs.dense,
                 "cpu": found.machine.cpu,
                 "versions": " ".join(f"{name}={version}" for name, version in found.machine.versions.items()),
             }

@@ -61,12 +61,13 @@ def bench(
     """
     import torch
 
+    from prunekit.sparse.before import before
     from prunekit.sparse.source import load
 
     if runs < 1 or min(threads, default=1) < 1:
         raise RecipeError("--runs and --threads must be at least 1.")
     chosen, missing = choose(backends)
-    ticket = load(source, stage=stage, network=network)
+    ticket = load(source, stage=stage, network=network).masked()
     asked, own = choose_densities(ticket, densities), ticket.masks.density
     model, dtype, trained = ticket.model(), ticket.about.input_dtype, ticket.trained
     progress("counting parameters, bytes and multiply-adds")
@@ -79,11 +80,12 @@ def bench(
     }
     used = sorted({case.density for cases in by_setting.values() for case in cases}, reverse=True)
     sizes, macs = measure_sizes(ticket, model, used, costs)
+    once = before(ticket, list(costs))
     del ticket, model
     with tempfile.TemporaryDirectory(prefix="prunekit-bench-") as folder:
         job = Job(str(source), stage, network, "", next(iter(costs)), own, dtype, 1, str(Path(folder, "network.onnx")))
         rows = _rows(job, by_setting, runs, Path(folder), progress)
-    return Bench(str(source), sizes, macs, this_machine(chosen), rows, missing, trained)
+    return Bench(str(source), sizes, macs, this_machine(chosen), rows, missing, trained, once)
 
 
 def _rows(

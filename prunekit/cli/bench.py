@@ -103,6 +103,12 @@ def head(found: Bench) -> Iterator[str]:
         f"{found.source}: {size.parameters:,} parameters, {size.prunable:,} of them prunable; "
         f"{si(size.bytes_dense, 'B')} as a dense float32 file"
     )
+    if found.before:
+        left = size.parameters / found.before.parameters
+        yield (
+            f"before channels were removed: {found.before.parameters:,} parameters, of which {left:.2%} are left; "
+            f"{si(found.before.bytes, 'B')} of tensors"
+        )
 
 
 def networks(found: Bench) -> Table:
@@ -120,7 +126,11 @@ def networks(found: Bench) -> Table:
 def title(found: Bench, setting: Setting) -> str:
     """Return the line above a table."""
     dense = next(macs.dense for (shape, _), macs in found.macs.items() if shape == setting[0])
-    return f"input {setting_text(setting)}: {si(dense, 'MAC')} with every weight"
+    text = f"input {setting_text(setting)}: {si(dense, 'MAC')} with every weight"
+    if not found.before:
+        return text
+    whole = found.before.macs[setting[0]]
+    return f"{text}, {dense / whole:.2%} of {si(whole, 'MAC')} before channels were removed"
 
 
 def rows(found: Bench, setting: Setting) -> Table:

@@ -69,7 +69,7 @@ def open_source(source: str, *, stage: str | None, network: str | None, shape: s
     Raises:
         PruneKitError: as `load`; or the network does not run on such an input.
     """
-    ticket = load(source, stage=stage, network=network)
+    ticket = load(source, stage=stage, network=network).masked()
     if shape is not None:
         ticket = ticket.taking(parse_shape(shape))
         ticket.output()

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from prunekit.errors import RunError
 from prunekit.job import bind_job
@@ -28,14 +29,21 @@ def evaluate_run(run: Path, overrides: Sequence[str], *, stage: str | None, devi
     if stage is not None and stage not in folders:
         raise RunError(f"{run} has no finished stage {stage!r}; finished: {', '.join(folders)}.")
     name = stage or list(folders)[-1]
-    model, _ = job.trained(folders[name])
+    before = _count(job.model())
+    model, cut = job.trained(folders[name])
     accelerator = make_accelerator(recipe.precision, device)
     model = accelerator.prepare_model(model, evaluation_mode=True).eval()
     with torch.no_grad():
         measures = job.task.evaluate(model)
     console = Console(soft_wrap=True)
-    console.print(f"{run}, stage {name}")
+    now = _count(model)
+    removed = f", {now:,} of {before:,} parameters since channels were removed" if now < before else ""
+    console.print(f"{run}, stage {name}: density {cut.density:.2%}{removed}")
     console.print(means(measures))
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def means(measures: Sequence[Measure]) -> Table:

@@ -37,6 +37,11 @@ def export_ticket(
     refuse_existing(out)
     ticket = load(source, stage=stage, network=network)
     ticket = ticket.taking(parse_shape(shape)) if shape else ticket
+    if form == "dense" and ticket.about.compacted:
+        raise CheckpointError(
+            "channels were removed, and no other program could load smaller tensors into the network: use --format "
+            "sparse, or onnx."
+        )
     console.print(f"{source}{f', stage {ticket.about.stage}' if ticket.about.stage else ''}: {ticket.density}")
     for line in remarks(ticket):
         console.print(line)

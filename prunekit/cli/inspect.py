@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from prunekit.sparse.before import Before
     from prunekit.sparse.inspect import Anatomy, Part
 
 NAMES = 5
@@ -21,11 +22,12 @@ NAMES = 5
 def inspect_source(source: str, *, as_json: bool, stage: str | None, network: str | None, shape: str | None) -> None:
     """Open a run, a file or a network by name, and show what it consists of."""
     from prunekit.bench.result import parse_shape, shape_text
+    from prunekit.sparse.before import before
     from prunekit.sparse.inspect import inspect
     from prunekit.sparse.source import load
 
     ticket = load(source, stage=stage, network=network)
-    ticket = ticket.taking(parse_shape(shape)) if shape else ticket
+    ticket = (ticket.taking(parse_shape(shape)) if shape else ticket).masked()
     example = None if ticket.input_shape is None else ticket.example()
     model = ticket.model()
     if example is not None:
@@ -36,22 +38,25 @@ def inspect_source(source: str, *, as_json: bool, stage: str | None, network: st
     parts += ["channels removed"] if ticket.about.compacted else []
     parts += [] if example is None else [f"multiply-adds for one input of {shape_text(tuple(example.shape))}"]
     console = Console() if Console().is_terminal else Console(width=200)  # a file has room for whole names
-    show_inspection(anatomy, title=", ".join(filter(None, parts)), as_json=as_json, console=console)
+    once = before(ticket, [] if example is None else [tuple(example.shape)])
+    show_inspection(anatomy, title=", ".join(filter(None, parts)), as_json=as_json, console=console, before=once)
 
 
-def show_inspection(anatomy: Anatomy, *, title: str, as_json: bool, console: Console) -> None:
+def show_inspection(
+    anatomy: Anatomy, *, title: str, as_json: bool, console: Console, before: Before | None = None
+) -> None:
     """Print the table and, last, what a reader came for: the sums in words; or everything as one JSON object."""
     if as_json:
-        console.print(_json(anatomy, title), soft_wrap=True, markup=False, highlight=False)
+        console.print(_json(anatomy, title, before), soft_wrap=True, markup=False, highlight=False)
         return
     console.print(Text(title))
     console.print(_table(anatomy))
     console.print()
-    for line in (*_remarks(anatomy), *_sums(anatomy)):
+    for line in (*_remarks(anatomy), *_sums(anatomy), *_shares(anatomy, before)):
         console.print(Text(line))
 
 
-def _json(anatomy: Anatomy, title: str) -> str:
+def _json(anatomy: Anatomy, title: str, before: Before | None) -> str:
     return json.dumps(
         {
             "title": title,
@@ -59,6 +64,12 @@ def _json(anatomy: Anatomy, title: str) -> str:
             "other_macs": anatomy.other_macs and asdict(anatomy.other_macs),
             "never_used": anatomy.never_used,
             "totals": asdict(anatomy.totals),
+            "before": before
+            and {
+                "parameters": before.parameters,
+                "bytes": before.bytes,
+                "macs": next(iter(before.macs.values()), None),
+            },
         },
         indent=1,
     )
@@ -121,6 +132,19 @@ def _sums(anatomy: Anatomy) -> Iterator[str]:
         yield f"multiply-adds with a kept weight or none, of all: {share(sums.macs.kept, sums.macs.dense)}"
         yield f"multiply-adds by no parameter, in both: {anatomy.other_macs.dense:,}"
     yield f"dead channels: {sums.dead_outputs:,} outputs, {sums.dead_inputs:,} inputs"
+
+
+def _shares(anatomy: Anatomy, before: Before | None) -> Iterator[str]:
+    """Yield what is left of the network before channels were removed."""
+    if before is None:
+        return
+    sums = anatomy.totals
+    yield ""
+    yield "of the network before channels were removed:"
+    yield f"parameters: {share(sums.parameters, before.parameters)}"
+    yield f"bytes of all tensors: {share(sums.dense_bytes, before.bytes)}"
+    for macs in before.macs.values():
+        yield f"multiply-adds: {share(sums.macs.dense if sums.macs else 0, macs)}"
 
 
 def share(part: int, whole: int) -> str:

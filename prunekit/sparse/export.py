@@ -85,10 +85,7 @@ def compacted(ticket: Ticket) -> tuple[Ticket, Compacted]:
         CheckpointError: the ticket names no network, or the result would differ; see there.
     """
     made = compact(ticket.model(), ticket.example(), ticket.masks)
-    attributes = {**ticket.about.attributes, **made.shape.attributes}
-    before = ticket.about.parameters_before or ticket.about.parameters
-    changed = {"attributes": attributes, "compacted": True, "parameters_before": before}
-    about = ticket.about.model_copy(update=changed)
+    about = ticket.about.shrunk(made.shape)
     smaller = Ticket.of(made.model, made.masks, about)
     return replace(smaller, trusted=ticket.trusted), made
 

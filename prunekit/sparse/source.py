@@ -19,6 +19,7 @@ from prunekit.masks import Masks
 from prunekit.network import bind_network, without_sources
 from prunekit.recipe import Bound
 from prunekit.registry import FAMILIES
+from prunekit.shape import Shape
 from prunekit.sparse.ticket import About, Ticket
 from prunekit.sparse.ticket_file import is_ticket, read_ticket, save_ticket
 from prunekit.store import done_stages, read_recipe_file
@@ -32,7 +33,7 @@ ASSUMED = (1, 3, 128, 128)
 
 def save(
     model: nn.Module,
-    masks: Masks,
+    cut: Masks | Shape,
     file: str | Path,
     *,
     network: str | Mapping[str, Any] | None = None,
@@ -42,8 +43,8 @@ def save(
     """Write a pruned model to one small safetensors file: its mask bits and the weights that are left.
 
     Args:
-        model: any module, bare or wrapped, whose cut weights are zero (``masks.apply_``).
-        masks: which of its weights are kept.
+        model: any module, bare or wrapped, that has the cut (``masks.apply_``, ``shape.apply_``).
+        cut: masks, which of its weights are kept; or a shape, which channels of the dense network it has.
         file: must not exist.
         network: name and options with which ``load(file).model()`` builds the module again (see
             ``prunekit.network.bind_network``). Without it the file still holds every tensor.
@@ -52,7 +53,7 @@ def save(
 
     Raises:
         MaskError: the masks do not fit, or a weight that they cut is not zero.
-        CheckpointError: the file exists, or a value does not fit ``dtype``.
+        CheckpointError: the file exists, the model does not have the shape, or a value does not fit ``dtype``.
         RecipeError, PluginError: there is no such network, or the model is another one.
 
     Example:
@@ -73,7 +74,7 @@ def save(
         )
     except ValidationError as cause:
         raise CheckpointError(f"the example cannot be noted in a ticket: {cause.errors()[0]['msg']}.") from cause
-    ticket = Ticket.of(model, masks, about)
+    ticket = Ticket.of(model, cut, about)
     if network is not None:
         ticket.model()  # a file that does not fit the network it names is of no use to anyone
     save_ticket(ticket, Path(file), dtype=dtype)
@@ -153,10 +154,18 @@ def _of_run(run: Path, stage: str | None) -> Ticket:
         stage=name,
         prunekit=version("prunekit"),
     )
-    masks = Masks.load(read_tensors(folders[name] / "cut.safetensors"))
-    weights = read_tensors(folders[name] / "weights.safetensors")  # sorted by name; the masks know the model's order
-    ordered = {each: weights[each] for each in (*masks, *sorted(set(weights) - set(masks)))}
-    return Ticket(ordered, masks, about, trusted=True)
+    cut = _cut(read_tensors(folders[name] / "cut.safetensors"))
+    weights = read_tensors(folders[name] / "weights.safetensors")  # sorted by name; the cut knows the model's order
+    known = cut if isinstance(cut, Masks) else cut.sizes
+    ordered = {each: weights[each] for each in (*known, *sorted(set(weights) - set(known)))}
+    if isinstance(cut, Masks):
+        return Ticket(ordered, cut, about, trusted=True)
+    return Ticket(ordered, Masks({}), about.shrunk(cut), trusted=True)
+
+
+def _cut(state: Mapping[str, Tensor]) -> Masks | Shape:
+    """Return the cut of a stage; a shape says the sizes that the dense network has."""
+    return Shape.load(state) if any(key.startswith("size/") for key in state) else Masks.load(state)
 
 
 def _of_name(name: str, network: str | Mapping[str, Any] | None) -> Ticket:

@@ -18,6 +18,7 @@ from prunekit.network import bind_network, build_bounded, is_harmless
 from prunekit.rewind import restore, snapshot
 from prunekit.rewind import state as named
 from prunekit.select import parameters
+from prunekit.shape import Shape
 from prunekit.sizes import resize_, tensors_of
 from prunekit.task import Mean
 from prunekit.weights import refuse_unfitting
@@ -45,8 +46,9 @@ class About(BaseModel):
     Args:
         network: name and options of the network, as ``prunekit.network.bind_network`` takes them.
         parameters: entries of all parameters of the network, buffers apart, cut or not.
-        compacted: whether channels were removed, so that tensors are smaller than the network's.
-        parameters_before: of the network before that.
+        compacted: whether channels were removed, by a structured cut or as dead ones, so that tensors are smaller than
+            those of the network that ``network`` builds.
+        parameters_before: of the network before that; 0 if it never happened.
         attributes: integer attributes of modules that this changed, e.g. ``"body.0.out_channels"``.
         input_shape: shape of one input, with a batch axis.
         input_dtype: its type, e.g. ``"float32"``.
@@ -69,6 +71,15 @@ class About(BaseModel):
     recipe: str | None = None
     stage: str | None = None
     prunekit: str = ""
+
+    def shrunk(self, shape: Shape) -> About:
+        """Return the same of a network that lost the channels that ``shape`` leaves out."""
+        changed: dict[str, Any] = {"parameters": shape.kept}
+        if shape.indices:
+            before = self.parameters_before or shape.prunable
+            attributes = {**self.attributes, **shape.attributes}
+            changed |= {"compacted": True, "parameters_before": before, "attributes": attributes}
+        return self.model_copy(update=changed)
 
     @field_validator("input_shape")
     @classmethod
@@ -93,7 +104,7 @@ class Ticket:
     Args:
         tensors: canonical name -> parameter or buffer with zeros where it is cut, in model order, on the CPU; what
             ``prunekit.restore`` takes.
-        masks: of the prunable ones.
+        masks: of the prunable ones; none where nothing but channels was cut, see `masked`.
         about: everything else.
         trusted: whether ``about.network`` may run any code; it may not where a file brought it.
         trained: False for a network that was only just initialised.
@@ -110,13 +121,19 @@ class Ticket:
         return f"Ticket({name or 'no network named'}: {self.density})"
 
     @staticmethod
-    def of(model: nn.Module, masks: Masks, about: About) -> Ticket:
-        """Return a model and its masks as a ticket; the tensors are copies.
+    def of(model: nn.Module, cut: Masks | Shape, about: About) -> Ticket:
+        """Return a model and what was cut of it as a ticket; the tensors are copies.
+
+        Args:
+            model: with zeros where masks cut; in the shape, if it is one.
+            cut: masks of the model, or the shape that it was given.
+            about: what else is to be said; its counts of parameters are filled in.
 
         Raises:
             MaskError: the masks do not fit the model, or a weight that they cut is not zero (it is named).
-            CheckpointError: the model has state that is no plain tensor (it is named).
+            CheckpointError: the model does not have the shape, or has state that is no plain tensor (it is named).
         """
+        masks = cut if isinstance(cut, Masks) else Masks({})
         for name, count in masks.revived(model).items():
             raise MaskError(
                 f"{count} weights of {name!r} that the masks cut are not zero: call masks.apply_(model) first, or the "
@@ -133,19 +150,33 @@ class Ticket:
             if tensor.is_meta or tensor.layout != torch.strided:
                 raise CheckpointError(f"{name!r} is a {'meta' if tensor.is_meta else 'sparse'} tensor: {UNFIT}")
         count = sum(parameter.numel() for parameter in whole.values())
-        held = {name: tensor.cpu() for name, tensor in tensors.items()}
-        return Ticket(held, masks, about.model_copy(update={"parameters": count}), trusted=True)
+        about = about.model_copy(update={"parameters": count})
+        if isinstance(cut, Shape):
+            _require_shape(whole, cut)
+            about = about.shrunk(cut)
+        return Ticket({name: tensor.cpu() for name, tensor in tensors.items()}, masks, about, trusted=True)
 
     @property
     def density(self) -> str:
         """How much is kept, in words, by both denominators."""
         cut = self.masks.prunable - self.masks.kept
+        total, before = self.about.parameters, self.about.parameters_before
+        if total and not cut and (before or not self.masks):
+            how = " by removing channels" if before else ""
+            return f"keeps {total:,} of {before or total:,} parameters ({total / (before or total):.2%}){how}"
         text = f"keeps {self.masks.kept:,} of {self.masks.prunable:,} prunable weights ({self.masks.density:.2%})"
-        total = self.about.parameters
         if not total:
             return text
-        before = f"; {self.about.parameters_before:,} before channels were removed" if self.about.compacted else ""
-        return f"{text}, {total - cut:,} of all {total:,} parameters ({(total - cut) / total:.2%}){before}"
+        removed = f"; {(total - cut) / before:.2%} of the {before:,} before channels were removed" if before else ""
+        return f"{text}, {total - cut:,} of all {total:,} parameters ({(total - cut) / total:.2%}){removed}"
+
+    def masked(self) -> Ticket:
+        """Return the ticket with masks; dense ones over what is prunable by default, if it has none.
+
+        Raises:
+            PruneKitError: as `model`; or the network has nothing that is prunable by default.
+        """
+        return self if self.masks else replace(self, masks=Masks.dense(self.model()))
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
@@ -191,22 +222,34 @@ class Ticket:
             CheckpointError: the ticket names no network, or its tensors do not fit the one it names.
             RecipeError, PluginError: that network, or one of its options, is not known here.
         """
-        if self.about.network is None:
-            raise CheckpointError(
-                "this ticket does not say which network it is of: name it (--network NAME, or network= in Python), or "
-                "build it yourself and copy the weights with prunekit.restore(model, ticket.tensors)."
-            )
-        model = self._built(self.about.network)
+        model = self.dense_model()
         state = tensors_of(model)
         if self.about.compacted:
             resize_(model, {name: tuple(t.shape) for name, t in self.tensors.items()}, self.about.attributes)
         else:
-            refuse_unfitting(self.tensors, named(model), f"a ticket for {self.about.network['name']}")
+            refuse_unfitting(self.tensors, named(model), f"a ticket for {self._network()['name']}")
         for name, tensor in self.tensors.items():  # one by one: buffers that no file holds keep their types
             if name in state and state[name].dtype != tensor.dtype:
                 state[name].data = state[name].data.to(tensor.dtype)
         restore(model, self.tensors)
         return model.eval()
+
+    def dense_model(self) -> nn.Module:
+        """Build the network as it is before channels are removed, with weights of its own, in eval mode on the CPU.
+
+        Raises:
+            CheckpointError: the ticket names no network.
+            RecipeError, PluginError: that network, or one of its options, is not known here.
+        """
+        return self._built(self._network()).eval()
+
+    def _network(self) -> Mapping[str, Any]:
+        if self.about.network is None:
+            raise CheckpointError(
+                "this ticket does not say which network it is of: name it (--network NAME, or network= in Python), or "
+                "build it yourself and copy the weights with prunekit.restore(model, ticket.tensors)."
+            )
+        return self.about.network
 
     def _built(self, network: Mapping[str, Any]) -> nn.Module:
         if self.trusted:
@@ -226,3 +269,15 @@ class Ticket:
     def vouched(self, network: Mapping[str, Any]) -> Ticket:
         """Return the ticket with a network that the user vouches for."""
         return replace(self, about=self.about.model_copy(update={"network": dict(network)}), trusted=True)
+
+
+def _require_shape(own: Mapping[str, Tensor], shape: Shape) -> None:
+    """Raise unless the parameters are as many and as large as the shape says."""
+    wanted = {name: kept for name, (kept, _) in shape.per_tensor().items()}
+    for name in {**own, **wanted}:
+        found = own[name].numel() if name in own else 0
+        if found != wanted.get(name, 0):
+            raise CheckpointError(
+                f"the model's {name!r} has {found:,} entries, and the shape keeps {wanted.get(name, 0):,}: call "
+                "shape.apply_(model) first, or give the shape that the model has."
+            )
