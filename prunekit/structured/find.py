@@ -10,13 +10,14 @@ import numpy as np
 from torch import nn
 from torch.fx import Node
 
+from prunekit.budget import Limit
 from prunekit.select import canonical, matching, parameters
 from prunekit.sizes import tensors_of
 from prunekit.structured.declare import Declared, axis_of, declarations
 from prunekit.structured.rules import rule_of
 from prunekit.structured.slots import Ids
 from prunekit.structured.ties import Ties, tied
-from prunekit.structured.walk import Walk, is_tensor
+from prunekit.structured.walk import Walk, is_tensor, module_of
 from prunekit.trace import arguments, stored_in, traced
 
 
@@ -39,7 +40,14 @@ class Found:
     mixed: Ids
 
 
-def find(model: nn.Module, example: Any, *, exclude: tuple[str, ...] = (), declared: Declared | None = None) -> Found:
+def find(
+    model: nn.Module,
+    example: Any,
+    *,
+    exclude: tuple[str, ...] = (),
+    declared: Declared | None = None,
+    limit: Limit | None = None,
+) -> Found:
     """Trace one forward pass and find what goes together in it.
 
     Args:
@@ -47,6 +55,7 @@ def find(model: nn.Module, example: Any, *, exclude: tuple[str, ...] = (), decla
         example: one input with a batch axis.
         exclude: globs over parameters whose channels all stay.
         declared: declarations for classes of modules, beside those that classes hold and known ones.
+        limit: told which module is being looked at.
 
     Raises:
         CheckpointError: the network cannot be traced.
@@ -60,7 +69,9 @@ def find(model: nn.Module, example: Any, *, exclude: tuple[str, ...] = (), decla
     """
     program = traced(model, example)
     walk = Walk(stored_in(model, program))
+    at = limit or Limit()
     for node in program.graph.nodes:
+        at.at = module_of(node) or at.at
         if node.op == "call_function":
             walk.values[node] = _visit(walk, node)
         elif node.op == "output":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from prunekit.amount import MacDensity, Target
+from prunekit.budget import budget
 from prunekit.calibration import Calibration
 from prunekit.errors import SelectionError
 from prunekit.measure import count_macs
@@ -25,7 +26,7 @@ from prunekit.structured.choose import Choice, Unmet, fewest
 from prunekit.structured.declare import Declared, read
 from prunekit.structured.find import Found, find
 from prunekit.structured.resize import resized
-from prunekit.structured.trial import refuse_unlike, run, shrunk
+from prunekit.structured.trial import refuse_misfit, run, shrunk
 from prunekit.structured.units import Units, united
 from prunekit.target import on_the_way
 
@@ -44,6 +45,8 @@ class Structured:
         power: scores are raised to it before they are summed up over a channel: 1 for L1 norms, 2 for L2 norms.
         exclude: globs over parameters whose channels all stay.
         declared: what classes of modules say of their channels, beside those that say it themselves.
+        seconds, mib: most time, and most memory beside the network's own, for finding what goes together, and again for
+            choosing among it.
 
     Example:
         >>> import torch
@@ -64,6 +67,8 @@ class Structured:
     power: int = 1
     exclude: tuple[str, ...] = ()
     declared: Declared = field(default_factory=lambda: MappingProxyType({}))
+    seconds: float = 600.0
+    mib: float = 8192.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "declared", read(self.declared))
@@ -84,6 +89,7 @@ class Structured:
         Raises:
             SelectionError: even the smallest network is larger; or the network's code does not take fewer channels.
             CheckpointError: the network cannot be traced.
+            BudgetError: it took more time or memory than it may; names the module.
         """
         times = self.scorer.times if isinstance(self.scorer, FromData) else 1
         shape, work = now, model
@@ -101,21 +107,25 @@ class Structured:
     def _once(self, model: nn.Module, now: Shape, amount: Target, data: Calibration) -> Shape:
         """Return a shape of the model as it is, which has the shape ``now``."""
         example = _example(model, data)
-        before = run(model, example)
-        found = find(model, example, exclude=self.exclude, declared=self.declared)
+        run(model, example)
         scores = self.scorer(model, data)
+        with budget(
+            seconds=self.seconds, mib=self.mib, model=model, what="finding which channels go together"
+        ) as limit:
+            found = find(model, example, exclude=self.exclude, declared=self.declared, limit=limit)
         units = united(found, lambda name: scores.get(name), power=self.power)
         choice = Choice(units, self.across, self.multiple, self.least)
 
         def made(kept: NDArray[np.bool_]) -> Shape:
             return resized(model, found, units, kept, self.declared)
 
-        cost, limit = _cost(model, now, amount, units, example, made)
+        cost, most = _cost(model, now, amount, units, example, made)
         try:
-            shape = made(fewest(choice, cost, limit))
+            with budget(seconds=self.seconds, mib=self.mib, what="choosing channels"):
+                shape = made(fewest(choice, cost, most))
         except Unmet as unmet:
-            raise SelectionError(_unmet(model, found, amount, unmet.least, limit)) from None
-        refuse_unlike(before, run(shrunk(model, shape), example))
+            raise SelectionError(_unmet(model, found, amount, unmet.least, most)) from None
+        refuse_misfit(model, shrunk(model, shape), example)
         return shape
 
 

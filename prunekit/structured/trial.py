@@ -27,6 +27,11 @@ def run(model: nn.Module, example: Any) -> Any:
     Raises:
         SelectionError: its code does not take the channels that are left; names the module.
     """
+    with evaluating(model):
+        return _run(model, example)
+
+
+def _run(model: nn.Module, example: Any) -> Any:
     inside: list[str] = []
     names = {module: path for path, module in model.named_modules()}
 
@@ -39,8 +44,7 @@ def run(model: nn.Module, example: Any) -> Any:
     handles = [module.register_forward_pre_hook(enter) for module in names]
     handles += [module.register_forward_hook(leave) for module in names]
     try:
-        with evaluating(model):
-            return model(example)
+        return model(example)
     except Exception as cause:  # whatever the network's own code raises
         raise SelectionError(_misfit(model, inside, cause)) from cause
     finally:
@@ -61,12 +65,31 @@ def _misfit(model: nn.Module, inside: list[str], cause: Exception) -> str:
     )
 
 
-def refuse_unlike(before: Any, after: Any) -> None:
-    """Raise unless outputs have the same shapes and those of the smaller network are finite.
+def refuse_misfit(model: nn.Module, smaller: nn.Module, example: Any) -> None:
+    """Raise unless the smaller network takes the example and returns what the network returns, of the same shapes.
+
+    It is run in training mode, too, where the network itself takes one example there: code may differ between the two.
 
     Raises:
-        SelectionError: they are not.
+        SelectionError: it does not, or what it returns is not finite and what the network returns is.
     """
+    _refuse_unlike(run(model, example), run(smaller, example))
+    modes = [(module, module.training) for each in (model, smaller) for module in each.modules()]
+    try:
+        model.train()
+        smaller.train()
+        with torch.no_grad():
+            try:
+                model(example)
+            except Exception:  # e.g. a batch norm that sees one value per channel
+                return
+            _run(smaller, example)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _refuse_unlike(before: Any, after: Any) -> None:
     old, new = ([leaf for leaf in tree_leaves(each) if isinstance(leaf, Tensor)] for each in (before, after))
     shapes = [[tuple(leaf.shape) for leaf in leaves] for leaves in (old, new)]
     if shapes[0] != shapes[1]:
