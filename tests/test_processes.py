@@ -35,10 +35,11 @@ def run(processes: int, *program: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_gloo_processes_equal_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["toy", "toy_structured"])
+def test_two_gloo_processes_equal_one(recipe: str, tmp_path: Path) -> None:
     for processes, name in ((1, "one"), (2, "two")):
         options = (*OVERRIDES, "--out", str(tmp_path / name), "--device", "cpu")
-        run(processes, "-m", "prunekit", "run", str(TESTS / "toy.yaml"), *options)
+        run(processes, "-m", "prunekit", "run", str(TESTS / f"{recipe}.yaml"), *options)
     for stage in ("00-1.0000", "01-0.5000", "02-0.2500"):
         one, two = tmp_path / "one" / stage / "done", tmp_path / "two" / stage / "done"
         assert (one / "cut.safetensors").read_bytes() == (two / "cut.safetensors").read_bytes()

@@ -22,11 +22,11 @@ TASK = ("task.steps=12", "task.dropout=0.3", "task.workers=1")
 # Forked by a server that has imported torch (importing it each time would take most of the time) and never trained
 # (autograd's threads do not survive a fork).
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["prunekit.cli.run", "prunekit.pruner"])
+SERVER.set_forkserver_preload(["prunekit.cli.run", "prunekit.pruner", "prunekit.shape"])
 
 
-def start(out: Path, *overrides: str, kill_at: str = "nowhere:0") -> BaseProcess:
-    arguments = ["prunekit", "run", str(TESTS / "toy.yaml"), *overrides, "--out", str(out), "--device", "cpu"]
+def start(out: Path, *overrides: str, kill_at: str = "nowhere:0", recipe: str = "toy") -> BaseProcess:
+    arguments = ["prunekit", "run", str(TESTS / f"{recipe}.yaml"), *overrides, "--out", str(out), "--device", "cpu"]
     process = SERVER.Process(target=toy_main.run, args=(arguments, kill_at, printed(out)))
     process.start()
     return process
@@ -36,16 +36,16 @@ def printed(out: Path) -> Path:
     return out.with_name(out.name + ".txt")
 
 
-def finish(out: Path, *overrides: str) -> str:
-    process = start(out, *overrides)
+def finish(out: Path, *overrides: str, recipe: str = "toy") -> str:
+    process = start(out, *overrides, recipe=recipe)
     process.join(300)
     text = printed(out).read_text()
     assert process.exitcode == 0, text
     return text
 
 
-def killed(out: Path, *overrides: str, kill_at: str) -> None:
-    process = start(out, *overrides, kill_at=kill_at)
+def killed(out: Path, *overrides: str, kill_at: str, recipe: str = "toy") -> None:
+    process = start(out, *overrides, kill_at=kill_at, recipe=recipe)
     process.join(300)
     assert process.exitcode == -signal.SIGKILL, printed(out).read_text()
 
@@ -73,6 +73,49 @@ def test_killed_in_a_write_in_a_cut_and_in_an_evaluation(whole: Path, tmp_path: 
     before = bits(out)
     assert "this run is complete; nothing to do" in finish(out, *TASK)
     assert bits(out) == before
+
+
+STRUCTURED = (*TASK, "strategy.keep=['4.*']")  # from step 4, in part: of the weights before, some are needed again
+
+
+@pytest.fixture(scope="module")
+def whole_structured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("structured") / "run"
+    finish(out, *STRUCTURED, recipe="toy_structured")
+    return out
+
+
+def test_structured_killed_while_it_trains_a_smaller_network_and_between_stages(
+    whole_structured: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    # published and not tidied up; then in the middle of the first smaller network
+    for kill_at in ("finish:2", "step:5"):
+        killed(out, *STRUCTURED, kill_at=kill_at, recipe="toy_structured")
+    assert "continuing, 1 of 3 stages are done" in finish(out, *STRUCTURED, recipe="toy_structured")
+    assert bits(out) == bits(whole_structured)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rewind", ["init", "reinit:3", "lr:5"])
+def test_structured_kills_change_nothing_whatever_it_rewinds_to(rewind: str, tmp_path: Path) -> None:
+    options = (*TASK, f"strategy.rewind={rewind}")
+    finish(tmp_path / "whole", *options, recipe="toy_structured")
+    for place in (
+        "write:1",
+        "renamed:3",
+        "cut:1",
+        "evaluate:2",
+        "finish:1",
+        "finish:2",
+        "finish:3",
+        "finish:4",
+        "step:20",
+    ):
+        out = tmp_path / place.replace(":", "-")
+        killed(out, *options, kill_at=place, recipe="toy_structured")
+        finish(out, *options, recipe="toy_structured")
+        assert bits(out) == bits(tmp_path / "whole"), place
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ import torch
 import prunekit.cli.run
 import prunekit.execute
 import prunekit.files
-import prunekit.pruner
 import prunekit.store
 import prunekit.train
 from prunekit.cli import main
@@ -53,7 +52,7 @@ def arm() -> None:
     prunekit.train.SAVE_EVERY_S, prunekit.train.SAVE_SHARE = 0.0, 1e9
     prunekit.train._State.step = before("step", prunekit.train._State.step)
     prunekit.execute.Execution._evaluate = before("evaluate", prunekit.execute.Execution._evaluate)
-    prunekit.pruner.Unstructured.cut = before("cut", prunekit.pruner.Unstructured.cut)
+    prunekit.execute.Execution._decide = before("cut", prunekit.execute.Execution._decide)
     prunekit.store.sync = before("finish", prunekit.store.sync)
     Path.replace = replace
     prunekit.cli.run.write_report = lambda path: [path]  # plots take longer than all the rest
