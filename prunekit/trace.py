@@ -57,3 +57,14 @@ def arguments(node: Node) -> dict[str, Any]:
     schema = node.target._schema  # type: ignore[union-attr]
     given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
     return given | dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+
+
+def operator_of(node: Node) -> str:
+    """Return an operator's name without its overload, e.g. ``"add"``; an empty text for what has no schema."""
+    schema = getattr(node.target, "_schema", None)
+    return "" if schema is None else str(schema.name).removeprefix("aten::")
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Return the shape of a value."""
+    return tuple(node.meta["val"].shape)

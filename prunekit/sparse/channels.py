@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from prunekit.trace import shape_of
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -150,8 +152,3 @@ class Flow:
                     live[target[live[source]]] = True
                 elif reads.numel():
                     live[target[reads[live[source]].any(0)]] = True
-
-
-def shape_of(node: Node) -> tuple[int, ...]:
-    """Return the shape of a value."""
-    return tuple(node.meta["val"].shape)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import copy
 import operator
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, final
 
 import torch
@@ -27,7 +25,8 @@ from prunekit.shape import Shape
 from prunekit.sizes import size_at, sizes_of, tensors_of
 from prunekit.sparse.channels import Flow, Found
 from prunekit.sparse.proof import prove
-from prunekit.sparse.rules import RULES, arguments, operator_of
+from prunekit.sparse.rules import RULES
+from prunekit.trace import arguments, operator_of, stored_in, traced
 
 
 @final
@@ -94,19 +93,10 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _trace(model: nn.Module, example: Any) -> ExportedProgram:
-    """Return the graph of one forward pass in which no operator writes to its inputs."""
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            traced = torch.export.export(copy.deepcopy(model), (example,), strict=False)
-            functional: ExportedProgram = traced.run_decompositions({})
-            return functional
-    except Exception as cause:  # torch.export raises what it likes, and so may the model
-        first = str(cause).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"torch.export cannot trace this network ({type(cause).__name__}: {first}), so its dead channels cannot be "
-            "found: export it without --compact."
-        ) from cause
+        return traced(model, example)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Its dead channels cannot be found: export it without --compact.") from error
 
 
 def _compacted(dense: nn.Module, example: Any, masks: Masks, program: ExportedProgram, *, trusting: bool) -> Compacted:
@@ -131,7 +121,8 @@ def _compacted(dense: nn.Module, example: Any, masks: Masks, program: ExportedPr
 
 def _flow(dense: nn.Module, masks: Masks, program: ExportedProgram, *, trusting: bool) -> Flow:
     """Walk through the graph with the rules."""
-    tensors, weights = _stored(dense, program)
+    tensors = stored_in(dense, program)
+    weights = {name: tensor.detach().cpu() for name, tensor in tensors_of(dense).items()}
     readers: Counter[str] = Counter()
     for node, name in tensors.items():
         readers[name] += len(node.users)
@@ -150,22 +141,9 @@ def _flow(dense: nn.Module, masks: Masks, program: ExportedProgram, *, trusting:
     return flow
 
 
-def _stored(dense: nn.Module, program: ExportedProgram) -> tuple[dict[Node, str], dict[str, Tensor]]:
-    """Return placeholder -> canonical name of its parameter or buffer, and name -> values; tied ones have one name."""
-    named = tensors_of(dense)
-    weights = {name: tensor.detach().cpu() for name, tensor in named.items()}
-    first = {id(tensor): name for name, tensor in named.items()}
-    everything = chain(dense.named_parameters(remove_duplicate=False), dense.named_buffers(remove_duplicate=False))
-    names = {name: first[id(tensor)] for name, tensor in everything}
-    signature = program.graph_signature
-    targets = signature.inputs_to_parameters | signature.inputs_to_buffers
-    found = {node: targets.get(node.name) for node in program.graph.nodes if node.op == "placeholder"}
-    return {node: names[target] for node, target in found.items() if target is not None}, weights
-
-
 def _visit(flow: Flow, node: Node) -> Found:
     """Apply the operator's rule; keep all its inputs whole if there is none, or if it knows nothing."""
-    if operator_of(node) == "aten::_assert_tensor_metadata":
+    if operator_of(node) == "_assert_tensor_metadata":
         return None
     if node.target is operator.getitem:
         whole, index = node.args

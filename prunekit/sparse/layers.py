@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from prunekit.sparse.channels import Channels, Flow, Fold, shape_of
+from prunekit.sparse.channels import Channels, Flow, Fold
+from prunekit.trace import shape_of
 
 
 def convolution(flow: Flow, node: Node, given: dict[str, Any]) -> Channels | None:

@@ -16,16 +16,10 @@ import torch
 from torch.fx import Node
 
 from prunekit.sparse import layers
-from prunekit.sparse.channels import Channels, Flow, Found, shape_of
+from prunekit.sparse.channels import Channels, Flow, Found
+from prunekit.trace import operator_of, shape_of
 
 Rule = Callable[[Flow, Node, dict[str, Any]], Found]
-
-
-def arguments(node: Node) -> dict[str, Any]:
-    """Return an operator's arguments by the names in its schema, defaults filled in."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    return given | dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
 
 
 def _same(flow: Flow, node: Node, given: dict[str, Any]) -> Found:
@@ -52,7 +46,7 @@ def _elementwise(flow: Flow, node: Node, given: dict[str, Any]) -> Found:
     constants = {operand: found.constant.expand(size) for operand, found in aligned.items()}
     values = node.target(*(constants.get(a, a) for a in node.args), **node.kwargs)  # type: ignore[operator,arg-type]
     unknown = torch.stack([constant.isnan() for constant in constants.values()]).any(0)
-    if operator_of(node) == "aten::mul":  # known as soon as one factor is 0
+    if operator_of(node) == "mul":  # known as soon as one factor is 0
         zero = torch.stack([constant == 0 for constant in constants.values()]).any(0)
         values, unknown = values.where(~zero, 0), unknown & ~zero
     values = values.where(~unknown & values.isfinite(), torch.nan)
@@ -108,7 +102,7 @@ def _reduce(flow: Flow, node: Node, given: dict[str, Any]) -> Found:
     if found is None or not dims or found.axis in dims:
         return None
     axis = found.axis if given["keepdim"] else found.axis - sum(dim < found.axis for dim in dims)
-    return replace(_only_zeros(found) if operator_of(node) == "aten::sum" else found, axis=axis)
+    return replace(_only_zeros(found) if operator_of(node) == "sum" else found, axis=axis)
 
 
 def _permute(flow: Flow, node: Node, given: dict[str, Any]) -> Found:
@@ -218,12 +212,6 @@ def _pixel_unshuffle(flow: Flow, node: Node, given: dict[str, Any]) -> Found:
     return Channels(found.axis, found.slots.repeat_interleave(block), found.constant.repeat_interleave(block))
 
 
-def operator_of(node: Node) -> str:
-    """Return an operator's name without its overload, e.g. ``"aten::add"``; an empty text for what has no schema."""
-    schema = getattr(node.target, "_schema", None)
-    return "" if schema is None else str(schema.name)
-
-
 def _dims(node: Node, dims: int | list[int] | None) -> list[int]:
     """Return axes of the first argument as numbers from 0 on."""
     listed = [] if dims is None else [dims] if isinstance(dims, int) else dims
@@ -271,7 +259,5 @@ _KINDS: Mapping[Rule, str] = {
     layers.batch_norm: "_native_batch_norm_legit_no_training",
     layers.prelu: "prelu",
 }
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {f"aten::{name}": rule for rule, names in _KINDS.items() for name in names.split()}
-)
+RULES: Mapping[str, Rule] = MappingProxyType({name: rule for rule, names in _KINDS.items() for name in names.split()})
 """Operator -> its rule, over the operators that are left once torch has made a traced graph functional."""

@@ -7,7 +7,8 @@ from typing import Any
 from torch.fx import Node
 
 from prunekit.structured.slots import Track, Tracks
-from prunekit.structured.walk import Labels, Value, Walk, is_tensor, shape_of
+from prunekit.structured.walk import Labels, Value, Walk, is_tensor
+from prunekit.trace import shape_of
 
 
 def elementwise(walk: Walk, node: Node, given: dict[str, Any]) -> Value:

@@ -16,7 +16,8 @@ from torch.fx import Node
 from prunekit.structured import layers
 from prunekit.structured.slots import Track, Tracks
 from prunekit.structured.views import viewed
-from prunekit.structured.walk import Value, Walk, shape_of
+from prunekit.structured.walk import Value, Walk
+from prunekit.trace import operator_of, shape_of
 
 Rule = Callable[[Walk, Node, dict[str, Any]], Value]
 
@@ -27,12 +28,6 @@ def rule_of(node: Node) -> Rule | None:
     if name in RULES:
         return RULES[name]
     return layers.elementwise if torch.Tag.pointwise in getattr(node.target, "tags", ()) else None
-
-
-def operator_of(node: Node) -> str:
-    """Return an operator's name without its overload, e.g. ``"add"``; an empty text for what has no schema."""
-    schema = getattr(node.target, "_schema", None)
-    return "" if schema is None else str(schema.name).removeprefix("aten::")
 
 
 def _permute(walk: Walk, node: Node, given: dict[str, Any]) -> Value:

@@ -10,17 +10,13 @@ import numpy as np
 from torch.fx import Node
 
 from prunekit.structured.slots import Ids, Slots, Track, Tracks
+from prunekit.trace import shape_of
 
 Labels = Sequence[Hashable]
 """A name for each axis of an operand; axes of several operands with one name run along each other."""
 
 Value = Tracks | list[Tracks]
 """What is known of a value; a list for an operator that returns several tensors."""
-
-
-def shape_of(node: Node) -> tuple[int, ...]:
-    """Return the shape of a value."""
-    return tuple(node.meta["val"].shape)
 
 
 def is_tensor(value: Any) -> bool:
