@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
-from types import MappingProxyType
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, final
 
 import numpy as np
@@ -66,12 +65,12 @@ class Structured:
     least: int = 1
     power: int = 1
     exclude: tuple[str, ...] = ()
-    declared: Declared = field(default_factory=lambda: MappingProxyType({}))
+    declared: Mapping[Any, Any] | None = None  # a class, or "package.module:Class" -> Channels, or its fields
     seconds: float = 600.0
     mib: float = 8192.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "declared", read(self.declared))
+        read(self.declared or {})  # refuse now what would be found wrong in a cut
 
     def start(self, model: nn.Module) -> Shape:
         """Return the shape that leaves the network whole."""
@@ -108,16 +107,16 @@ class Structured:
         """Return a shape of the model as it is, which has the shape ``now``."""
         example = _example(model, data)
         run(model, example)
-        scores = self.scorer(model, data)
+        declared, scores = read(self.declared or {}), self.scorer(model, data)
         with budget(
             seconds=self.seconds, mib=self.mib, model=model, what="finding which channels go together"
         ) as limit:
-            found = find(model, example, exclude=self.exclude, declared=self.declared, limit=limit)
+            found = find(model, example, exclude=self.exclude, declared=declared, limit=limit)
         units = united(found, lambda name: scores.get(name), power=self.power)
         choice = Choice(units, self.across, self.multiple, self.least)
 
         def made(kept: NDArray[np.bool_]) -> Shape:
-            return resized(model, found, units, kept, self.declared)
+            return resized(model, found, units, kept, declared)
 
         cost, most = _cost(model, now, amount, units, example, made)
         try:
