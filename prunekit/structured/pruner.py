@@ -22,7 +22,7 @@ from prunekit.score import FromData, PerTensor, Scorer
 from prunekit.select import parameters
 from prunekit.shape import Shape
 from prunekit.structured.choose import Choice, Unmet, fewest
-from prunekit.structured.declare import Declared, read
+from prunekit.structured.declare import read
 from prunekit.structured.find import Found, find
 from prunekit.structured.resize import resized
 from prunekit.structured.trial import refuse_misfit, run, shrunk
