@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from prunekit.shape import Shape
     from prunekit.sparse.source import load, save
     from prunekit.sparse.ticket import Ticket
+    from prunekit.structured.declare import Channels
+    from prunekit.structured.pruner import Structured
     from prunekit.target import solve_total
     from prunekit.task import Measure, Sample, Task
     from prunekit.tracking import movement, track
 
 _HOME = {
     "Calibration": "calibration",
+    "Channels": "structured.declare",
     "Density": "amount",
     "ImageCall": "imaging",
     "MacDensity": "amount",
@@ -47,6 +50,7 @@ _HOME = {
     "Sensitivity": "sensitivities",
     "Shape": "shape",
     "Stage": "plan",
+    "Structured": "structured.pruner",
     "Task": "task",
     "Ticket": "sparse.ticket",
     "Unstructured": "pruner",
@@ -99,6 +103,7 @@ _HOME = {
 
 __all__ = [
     "Calibration",
+    "Channels",
     "Density",
     "ImageCall",
     "MacDensity",
@@ -111,6 +116,7 @@ __all__ = [
     "Sensitivity",
     "Shape",
     "Stage",
+    "Structured",
     "Task",
     "Ticket",
     "Unstructured",

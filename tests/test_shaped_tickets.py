@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -35,16 +34,6 @@ def half() -> Shape:
     return Shape({**HIDDEN, "4.weight": {1: PLACES}}, ATTRIBUTES, Shape.dense(toy()).sizes)
 
 
-class StandIn:
-    """A pruner whose cuts are shapes."""
-
-    def start(self, model: nn.Module) -> Any:
-        return pk.Masks.dense(model)
-
-    def load(self, state: Any) -> Shape:
-        return Shape.load(state)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of which the last stage holds half the channels of the first one's network."""
@@ -52,9 +41,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         assert call(patch, "run", TOY, "task.steps=8", "--out", str(out), "--device", "cpu", "--quiet") == 0
     recipe = yaml.safe_load((out / "recipe.yaml").read_text())
-    (out / "recipe.yaml").write_text(
-        yaml.safe_dump({**recipe, "prune": {"name": "python:test_shaped_tickets:StandIn"}})
-    )
+    recipe["prune"] = {"name": "python:toy_channels:Channels"}
+    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     dense = read_tensors(out / "00-1.0000" / "done" / "weights.safetensors")
     for stage, shape in (("00-1.0000", Shape.dense(toy())), ("02-0.2500", half())):
         for name, tensors in (("weights", shape.select(dense)), ("cut", shape.state_dict())):

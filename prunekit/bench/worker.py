@@ -72,11 +72,11 @@ def _answer(request: Mapping[str, Any], steps: list[Step]) -> Any:
 def _prepare(step: Step, output: Path) -> float:
     """Warm up, write one output, and return the peak memory of a pass in MiB."""
     step()
-    _forget_peak()
+    forget_peak()
     result = step()
-    peak_mib = _peak_mib()
+    most_mib = peak_mib()
     np.save(output, np.concatenate([leaf.astype(np.float32).ravel() for leaf in _leaves(result)]))
-    return peak_mib
+    return most_mib
 
 
 def _timed_ms(step: Step) -> float:
@@ -105,7 +105,7 @@ def _leaves(value: Any) -> Iterator[np.ndarray[Any, Any]]:
         yield np.asarray(value)
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Let the system's high-water mark of our memory start again from what we hold now; where it can (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -113,7 +113,8 @@ def _forget_peak() -> None:
         return  # then the peak is a running maximum, preparation included
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Return the most memory of this process since then, in MiB."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))

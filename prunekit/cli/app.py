@@ -7,35 +7,32 @@ from typing import Annotated
 
 import typer
 
+from prunekit.cli.options import (
+    Asked,
+    Calibrate,
+    Crop,
+    Exclude,
+    Images,
+    Include,
+    InputShape,
+    Least,
+    Local,
+    Multiple,
+    Network,
+    Noise,
+    Origin,
+    Overrides,
+    Pictures,
+    Recipe,
+    RunDir,
+    Scorer,
+    Source,
+    Stage,
+    Structured,
+    leave_out,
+)
 from prunekit.errors import PluginError
 from prunekit.registry import Entry, Registry
-
-Recipe = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A registered name (see `prunekit list`) or a YAML file.")
-]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. task.steps=200 seed=1.")]
-Source = Annotated[
-    str, typer.Argument(metavar="RUN|FILE|NAME", help="A run directory, a file of weights, or a network's name.")
-]
-Stage = Annotated[str | None, typer.Option(help="Name of a run's stage; default the last that is done.")]
-Network = Annotated[
-    str | None, typer.Option(help="The network, for plain weights or files that you trust: a name or {name: ..., ...}.")
-]
-InputShape = Annotated[str | None, typer.Option("--shape", help="Of an input, e.g. 1x1x64x64; default the source's.")]
-Scorer = Annotated[str, typer.Option(help="A name (`prunekit list`), or with options {name: random, seed: 1}.")]
-Include = Annotated[
-    list[str] | None, typer.Option("--include", help="Glob of parameters to cut, instead of the usual; repeatable.")
-]
-Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Glob of parameters to leave alone; repeatable.")]
-Calibrate = Annotated[
-    Path | None, typer.Option("--calibrate", metavar="DIR", help="A folder of images, or of input/ and target/.")
-]
-Noise = Annotated[
-    float | None, typer.Option("--noise", metavar="SIGMA", help="Add noise, of 0..255, and take the images as targets.")
-]
-Images = Annotated[int, typer.Option("--images", min=1, help="How many images are read at most.")]
-Crop = Annotated[int, typer.Option("--crop", min=1, help="Pixels a side that are cut from an image's centre at most.")]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 def build(registry: Registry) -> typer.Typer:
@@ -146,11 +143,17 @@ def prune(
     source: Source,
     density: Annotated[float, typer.Option("--density", help="Share to keep, e.g. 0.1.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The ticket file to write; never overwritten.")],
+    structured: Structured = False,
     scorer: Scorer = "magnitude",
-    allocation: Annotated[str, typer.Option(help="A name, or with options {name: erk, min_keep: 1}.")] = "everywhere",
-    of: Annotated[str, typer.Option("--of", help="The density is a share of: prunable, all or macs.")] = "prunable",
+    allocation: Annotated[
+        str | None, typer.Option(help="A name, or with options {name: erk, min_keep: 1}; default everywhere.")
+    ] = None,
+    of: Annotated[str | None, typer.Option("--of", help="The density is a share of: prunable, all or macs.")] = None,
     include: Include = None,
     exclude: Exclude = None,
+    local: Local = False,
+    multiple: Multiple = None,
+    least: Least = None,
     calibrate: Calibrate = None,
     noise: Noise = None,
     images: Images = 16,
@@ -160,25 +163,19 @@ def prune(
     network: Network = None,
 ) -> None:
     """Cut a trained network once, without training, and write the ticket."""
-    from prunekit.cli.prune import prune_source
+    origin, pictures = Origin(source, stage, network, shape), Pictures(calibrate, noise, images, crop)
+    asked = Asked(origin, out, density, scorer, of, exclude or [], pictures)
+    if structured:
+        leave_out({"--allocation": allocation, "--include": include}, "--structured cuts channels out of all tensors")
+        from prunekit.cli.prune_channels import prune_channels
 
-    prune_source(
-        source,
-        out,
-        density=density,
-        of=of,
-        scorer=scorer,
-        allocation=allocation,
-        include=include or [],
-        exclude=exclude or [],
-        calibrate=calibrate,
-        noise=noise,
-        images=images,
-        crop=crop,
-        stage=stage,
-        network=network,
-        shape=shape,
-    )
+        prune_channels(asked, local=local, multiple=multiple or 1, least=least or 1)
+    else:
+        only = {"--local": local, "--multiple": multiple, "--least": least}
+        leave_out(only, "without --structured single weights are cut, and no channels")
+        from prunekit.cli.prune import prune_weights
+
+        prune_weights(asked, allocation=allocation or "everywhere", include=include or [])
 
 
 def sensitivity(
@@ -201,20 +198,14 @@ def sensitivity(
     from prunekit.cli.sensitivity import show_sensitivity
 
     show_sensitivity(
-        source,
+        Origin(source, stage, network, shape),
+        Pictures(calibrate, noise, images, crop),
         densities=densities,
         scorer=scorer,
         include=include or [],
         exclude=exclude or [],
-        calibrate=calibrate,
-        noise=noise,
-        images=images,
-        crop=crop,
         file=csv,
         plot=plot,
-        stage=stage,
-        network=network,
-        shape=shape,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, final
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prunekit.bench.result import parse_shape
 from prunekit.calibration import Calibration
+from prunekit.cli.options import Origin, Pictures
 from prunekit.errors import CheckpointError, DataError, RecipeError, SelectionError
 from prunekit.folder import folder_data
 from prunekit.imaging import image_call
@@ -63,15 +64,15 @@ def mean_psnr_db(errors: Sequence[float]) -> float:
     return statistics.fmean(-10 * math.log10(error) if error else math.inf for error in errors)
 
 
-def open_source(source: str, *, stage: str | None, network: str | None, shape: str | None) -> Ticket:
+def open_source(origin: Origin) -> Ticket:
     """Return a ticket that says of which shape its inputs are: as asked, as its source says, or as its network wants.
 
     Raises:
         PruneKitError: as `load`; or the network does not run on such an input.
     """
-    ticket = load(source, stage=stage, network=network).masked()
-    if shape is not None:
-        ticket = ticket.taking(parse_shape(shape))
+    ticket = load(origin.source, stage=origin.stage, network=origin.network).masked()
+    if origin.shape is not None:
+        ticket = ticket.taking(parse_shape(origin.shape))
         ticket.output()
         return ticket
     try:
@@ -122,24 +123,29 @@ def choose(ticket: Ticket, model: nn.Module, include: Sequence[str], exclude: Se
     )
 
 
-def find_data(
-    source: str, model: nn.Module, folder: Path | None, *, noise: float | None, images: int, crop: int
-) -> Data | None:
+def find_data(origin: Origin, model: nn.Module, pictures: Pictures) -> Data | None:
     """Return the data of the folder, else of the task of a run, else None.
 
     Raises:
         PruneKitError: the folder or the task's data cannot be used, or the network takes no images.
     """
+    folder, noise, crop = pictures.folder, pictures.noise, pictures.crop
     if folder is None:
         if noise is not None:
             raise DataError("--noise is added to images: name their folder with --calibrate DIR.")
-        return _of_task(Path(source)) if Path(source).is_dir() else None
-    data = folder_data(folder, image_call(model), noise=noise, images=images, crop=crop)
+        return _of_task(Path(origin.source)) if Path(origin.source).is_dir() else None
+    data = folder_data(folder, image_call(model), noise=noise, images=pictures.images, crop=crop)
     count = len(list(data.inputs(model)))
     targets = "" if data.loss else ", without targets"
     noisy = "" if noise is None else f", made noisy (sigma {noise:g})"
     told = f"{count} images of {folder}{noisy}{targets}, at most {crop} x {crop} pixels of each"
     return Data(data, told, squared=data.loss is not None)
+
+
+def about_data(data: Data | None) -> Iterator[str]:
+    """Yield the line that says what a scorer may look at, if it is anything."""
+    if data:
+        yield f"calibration: {data.told}"
 
 
 def _of_task(run: Path) -> Data:

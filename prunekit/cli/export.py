@@ -42,8 +42,7 @@ def export_ticket(
             "channels were removed, and no other program could load smaller tensors into the network: use --format "
             "sparse, or onnx."
         )
-    console.print(f"{source}{f', stage {ticket.about.stage}' if ticket.about.stage else ''}: {ticket.density}")
-    for line in remarks(ticket):
+    for line in (opening(source, ticket), *remarks(ticket)):
         console.print(line)
     if compact:
         ticket = _compacted(ticket, console)
@@ -52,6 +51,11 @@ def export_ticket(
         return
     write = export_sparse if form == "sparse" else export_dense
     say_written(write(ticket, out, dtype=TYPES[dtype] if dtype else None), out, dtype, console)
+
+
+def opening(source: str, ticket: Ticket) -> str:
+    """Return the line that says what a verb works on."""
+    return f"{source}{f', stage {ticket.about.stage}' if ticket.about.stage else ''}: {ticket.density}"
 
 
 def remarks(ticket: Ticket) -> Iterator[str]:

@@ -18,8 +18,9 @@ from prunekit.bench.result import shape_text
 from prunekit.calibration import Calibration
 from prunekit.cli.bench import telling
 from prunekit.cli.calibrate import Data, choose, find_data, mean_psnr_db, open_source, resolved, worded
-from prunekit.cli.export import remarks
+from prunekit.cli.export import opening, remarks
 from prunekit.cli.inspect import short
+from prunekit.cli.options import Origin, Pictures
 from prunekit.cli.watch import LINE_EVERY_S, REFRESH_S, span
 from prunekit.errors import SelectionError
 from prunekit.files import refuse_existing, write_text
@@ -29,21 +30,15 @@ from prunekit.sparse.ticket import Ticket
 
 
 def show_sensitivity(
-    source: str,
+    origin: Origin,
+    pictures: Pictures,
     *,
     densities: str,
     scorer: str,
     include: Sequence[str],
     exclude: Sequence[str],
-    calibrate: Path | None,
-    noise: float | None,
-    images: int,
-    crop: int,
     file: Path | None,
     plot: Path | None,
-    stage: str | None,
-    network: str | None,
-    shape: str | None,
 ) -> None:
     """Cut each tensor alone, print the table, write the CSV and draw; both files are checked first."""
     for path in (file, plot):
@@ -52,10 +47,10 @@ def show_sensitivity(
     if plot is not None:
         check_plot(plot, ())
     wanted, score = _parsed(densities), resolved("scorer", scorer)
-    ticket = open_source(source, stage=stage, network=network, shape=shape)
+    ticket = open_source(origin)
     model = ticket.model()
     masks = choose(ticket, model, include, exclude)
-    data = find_data(source, model, calibrate, noise=noise, images=images, crop=crop)
+    data = find_data(origin, model, pictures)
     looked_at = worded(scorer, score, data)
     measure, reading, told = _measure(ticket, model, data)
     with _progress() as progress:
@@ -63,8 +58,7 @@ def show_sensitivity(
             model, looked_at, masks=masks, densities=wanted, scorer=score, measure=measure, progress=progress
         )
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{source}{f', stage {ticket.about.stage}' if ticket.about.stage else ''}: {ticket.density}")
-    for line in (*remarks(ticket), told, _before(rows[0], reading)):
+    for line in (opening(origin.source, ticket), *remarks(ticket), told, _before(rows[0], reading)):
         console.print(line)
     console.print(table(rows, reading), soft_wrap=False)
     if file is not None:
