@@ -51,6 +51,14 @@ def test_own_loop_reaches_its_density() -> None:
     assert "kept  2,458 of 24,576 prunable (10.00%)" in lines[-1]
 
 
+def test_structured_gets_smaller_and_still_learns() -> None:
+    lines = printed("structured.py").splitlines()
+    kept = [int(line.split()[1].replace(",", "")) for line in lines]
+    losses = [float(line.rpartition(" ")[2]) for line in lines]
+    assert kept[0] == 5689 and all(after <= 5689 * 0.1 ** (k / 3) for k, after in enumerate(kept)) and kept[-1] > 400
+    assert all(loss < 0.1 for loss in losses)  # the noise alone is 0.25
+
+
 def test_other_restorers_all_end_at_a_tenth(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,6 +80,24 @@ def test_timm(optimizer: str) -> None:
     page = run(text.replace("lookahead_adamw", optimizer).replace("ema =", "global ema; ema ="), timm=timm)
     masks = two_rounds(toy(), page["train"])
     assert is_cut(page["ema"], masks)  # it began as a copy of the cut model
+
+
+def test_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (plain,), (text,) = code("Plain"), code("Channels instead of weights")
+    model = toy()
+    names, start = list(model.state_dict()), pk.snapshot(model)
+    done = run(text, train=run(plain)["train"], model=model, example=torch.zeros(1, 3, 6, 6))
+    shape: pk.Shape = done["shape"]
+    assert (shape.kept, shape.prunable) == (27 + 1 + 2 + 64 + 4, 162 + 6 + 12 + 384 + 4)  # one channel of six
+    assert list(model.state_dict()) == names and model[0].out_channels == model[1].num_features == 1
+    assert model[4].in_features == 16 * model[0].out_channels
+    before = toy()
+    shape.apply_(before)
+    assert loss(model) < 0.8 * loss(before)
+    assert pk.load(tmp_path / "small.safetensors").about.parameters_before == 568
+    pk.restore(model, start, shape)
+    assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
 def test_the_pictures_can_be_told_apart() -> None:
