@@ -76,6 +76,11 @@ def find(
             walk.values[node] = _visit(walk, node)
         elif node.op == "output":
             walk.keep_inputs(node)
+    return concluded(walk, model, exclude, declared)
+
+
+def concluded(walk: Walk, model: nn.Module, exclude: tuple[str, ...], declared: Declared | None) -> Found:
+    """Return what a walk found, with what modules declare; what is excluded, or held by no file, stays."""
     _keep_unsaved(walk, model)
     _declare(walk, model, declared or {})
     for pattern in exclude:
