@@ -25,9 +25,12 @@ from prunekit.structured.choose import Choice, Unmet, fewest
 from prunekit.structured.declare import read
 from prunekit.structured.find import Found, find
 from prunekit.structured.resize import resized
+from prunekit.structured.torch_pruning import find_by_torch_pruning
 from prunekit.structured.trial import refuse_misfit, run, shrunk
 from prunekit.structured.units import Units, united
 from prunekit.target import on_the_way
+
+FINDERS: Mapping[str, Callable[..., Found]] = {"graph": find, "torch_pruning": find_by_torch_pruning}
 
 
 @final
@@ -44,6 +47,8 @@ class Structured:
         power: scores are raised to it before they are summed up over a channel: 1 for L1 norms, 2 for L2 norms.
         exclude: globs over parameters whose channels all stay.
         declared: what classes of modules say of their channels, beside those that say it themselves.
+        finder: ``"graph"``: what goes together is read from the graph that ``torch.export`` traces; ``"torch_pruning"``:
+            from torch-pruning's, for networks that cannot be traced so.
         seconds, mib: most time, and most memory beside the network's own, for finding what goes together, and again for
             choosing among it.
 
@@ -66,10 +71,13 @@ class Structured:
     power: int = 1
     exclude: tuple[str, ...] = ()
     declared: Mapping[Any, Any] | None = None  # a class, or "package.module:Class" -> Channels, or its fields
+    finder: str = "graph"
     seconds: float = 600.0
     mib: float = 8192.0
 
     def __post_init__(self) -> None:
+        if self.finder not in FINDERS:
+            raise SelectionError(f"finder must be {' or '.join(FINDERS)}, not {self.finder!r}.")
         read(self.declared or {})  # refuse now what would be found wrong in a cut
 
     def start(self, model: nn.Module) -> Shape:
@@ -111,7 +119,7 @@ class Structured:
         with budget(
             seconds=self.seconds, mib=self.mib, model=model, what="finding which channels go together"
         ) as limit:
-            found = find(model, example, exclude=self.exclude, declared=declared, limit=limit)
+            found = FINDERS[self.finder](model, example, exclude=self.exclude, declared=declared, limit=limit)
         units = united(found, lambda name: scores.get(name), power=self.power)
         choice = Choice(units, self.across, self.multiple, self.least)
 
