@@ -47,7 +47,7 @@ class Structured:
         power: scores are raised to it before they are summed up over a channel: 1 for L1 norms, 2 for L2 norms.
         exclude: globs over parameters whose channels all stay.
         declared: what classes of modules say of their channels, beside those that say it themselves.
-        finder: ``"graph"``: what goes together is read from the graph that ``torch.export`` traces; ``"torch_pruning"``:
+        finder: ``"graph"``: reads what goes together from the graph that ``torch.export`` traces; ``"torch_pruning"``:
             from torch-pruning's, for networks that cannot be traced so.
         seconds, mib: most time, and most memory beside the network's own, for finding what goes together, and again for
             choosing among it.
