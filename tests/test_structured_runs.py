@@ -228,3 +228,14 @@ def test_a_cut_within_a_training_is_refused_and_one_before_it_is_not(tmp_path: P
 def test_the_example_input_is_handed_to_the_pruner() -> None:
     data = task_data(bound().task, torch.device("cpu"))
     assert data.example.shape == (1, 6) and data.first(1).example is data.example
+
+
+def test_the_groups_that_are_found_by_tracing_are_cut_by_recipe(tmp_path: Path) -> None:
+    declared = "declared: {'my.net:Attention': {keep: [qkv.weight]}}"
+    prune = f"prune={{name: structured, scorer: magnitude, multiple: 2, {declared}}}"
+    job = bound(prune, "task.steps=2", "strategy.rewind=init", "strategy.rounds=1")
+    assert job.recipe.prune.options["declared"] == {"my.net:Attention": {"keep": ["qkv.weight"]}}
+    assert bind_job(job.recipe, REGISTRY).recipe == job.recipe
+    path = walk(tmp_path, job)
+    assert len(shape(path, AT_ONCE).indices["0.weight"][0]) == 4
+    assert read_json(path / AT_ONCE / "done" / "stage.json")["macs_kept"] == 36

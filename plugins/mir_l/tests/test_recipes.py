@@ -55,6 +55,17 @@ def test_whole_recipe_fits_networks_without_prompts_and_cuts_the_same_of_prompti
         prunable(nn.PReLU(), include=["*{prompt_param,scale}"])
 
 
+def test_structured_trains_the_same_as_whole_and_less_of_it() -> None:
+    whole, structured = recipe("mir_l"), recipe("mir_l_structured")
+    assert structured["task"] == whole["task"]
+    assert structured["prune"]["name"] == "structured"
+    assert structured["strategy"] == {
+        **{"name": "iterative", "rounds": 3, "schedule": {"name": "geometric", "density": 0.5}},
+        **{"of": "macs", "rewind": "init"},
+    }
+    assert structured["strategy"]["rounds"] < whole["strategy"]["rounds"]
+
+
 def test_the_papers_task_is_the_published_one(pairs: Path) -> None:
     task = recipe("mir_l_paper")["task"]
     assert task.pop("name") == "mir_l"
