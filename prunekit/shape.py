@@ -100,9 +100,10 @@ class Shape:
             since: the shape that they have already; within it lies this one.
 
         Raises:
-            CheckpointError: a tensor is too small for the indices, so it is of another network.
+            CheckpointError: a tensor has another shape than it has in the dense network, or in ``since``.
         """
         indices = self._since(since)
+        self._refuse_other(tensors, since)
         return {name: _select(name, tensor, indices.get(name, {})) for name, tensor in tensors.items()}
 
     def apply_(self, model: nn.Module, since: Shape | None = None) -> None:
@@ -122,6 +123,7 @@ class Shape:
             for name in names:
                 if name not in known:
                     raise CheckpointError(f"the shape holds {name!r}, which the model lacks; {nearest(name, known)}")
+        self._refuse_other(named, since)
         smaller = {name: _select(name, named[name].detach(), axes) for name, axes in indices.items()}
         write_(named, owners, smaller, self.attributes)
 
@@ -171,7 +173,17 @@ class Shape:
 
     def _now(self, name: str) -> tuple[int, ...]:
         axes = self.indices.get(name, {})
-        return tuple(len(axes[axis]) if axis in axes else size for axis, size in enumerate(self.sizes[name]))
+        sizes = self.sizes.get(name, ())
+        return tuple(len(axes[axis]) if axis in axes else size for axis, size in enumerate(sizes))
+
+    def _refuse_other(self, tensors: Mapping[str, Tensor], since: Shape | None) -> None:
+        for name in self.sizes.keys() & tensors.keys():
+            size = self.sizes[name] if since is None else since._now(name)
+            if tuple(tensors[name].shape) != size:
+                raise CheckpointError(
+                    f"{name!r} has shape {tuple(tensors[name].shape)} and not {size}: the shape belongs to another "
+                    "network, or is applied for the second time."
+                )
 
     def _since(self, since: Shape | None) -> Mapping[str, Mapping[int, Tensor]]:
         """Return the indices as counted in the shape that something has already."""

@@ -197,6 +197,17 @@ def test_a_shape_never_grows() -> None:
     assert model[0].weight.shape == (3, 5)
 
 
+def test_a_shape_is_of_one_network_and_applied_once() -> None:
+    wider = nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6))
+    with pytest.raises(CheckpointError, match=r"has shape \(6.*\) and not \(4.*\): the shape belongs to another"):
+        FIRST.apply_(wider)
+    model = line()
+    FIRST.apply_(model)
+    with pytest.raises(CheckpointError, match="or is applied for the second time"):
+        FIRST.apply_(model)
+    assert wider[0].weight.shape == (6, 5) and model[0].weight.shape == (3, 5)
+
+
 def test_saving_keeps_everything_and_the_order() -> None:
     again = Shape.load(dict(sorted(FIRST.state_dict().items())))
     assert again == FIRST and again.digest() == FIRST.digest() and hash(again) == hash(FIRST)
