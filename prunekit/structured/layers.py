@@ -79,6 +79,12 @@ def linear(walk: Walk, node: Node, given: dict[str, Any]) -> Value:
     return walk.combine([*operands, *([(bias, ["o"])] if bias is not None else [])], [*before, "o"])
 
 
+def embedding(walk: Walk, node: Node, given: dict[str, Any]) -> Value:
+    """Rows of a table, by their numbers; all rows stay."""
+    before = list(range(len(shape_of(node)) - 1))
+    return walk.combine([(given["indices"], before), (given["weight"], ["row", "o"])], [*before, "o"])
+
+
 def product(walk: Walk, node: Node, given: dict[str, Any]) -> Value:
     """``matmul``, ``mm``, ``bmm`` and those that add a third operand."""
     tensors = [each for each in node.args if isinstance(each, Node)]
@@ -110,6 +116,10 @@ def attention(walk: Walk, node: Node, given: dict[str, Any]) -> Value:
     before: list[Any] = list(range(len(shape_of(query)) - 2))
     if is_tensor(given["attn_mask"]):
         walk.keep(given["attn_mask"])
+    if given["scale"] is None:  # the products are divided by the root of a head's width
+        for track in walk.tracks(query):
+            if track.axes[-1] == len(before) + 1:
+                walk.slots.mix(track.slots)
     operands = [(query, [*before, "n", "d"]), (key, [*before, "m", "d"]), (value, [*before, "m", "e"])]
     return walk.combine(operands, [*before, "n", "e"])
 

@@ -253,6 +253,7 @@ _KINDS: Mapping[Rule, str] = {
     layers.convolution: "conv1d conv2d conv3d",
     layers.transposed_convolution: "conv_transpose1d conv_transpose2d conv_transpose3d",
     layers.linear: "linear",
+    layers.embedding: "embedding",
     layers.product: "matmul mm bmm addmm baddbmm",
     layers.einsum: "einsum",
     layers.attention: "scaled_dot_product_attention",
