@@ -25,6 +25,10 @@ def ties(found: Found) -> list[list[list[int]]]:
     return [[lane.tolist() for lane in tie] for tie in found.ties]
 
 
+def alike(names: list[str], ids: list[int]) -> dict[str, list[int]]:
+    return {name: ids for name in names}
+
+
 class Run(nn.Module):
     """Layers, and a function that uses them."""
 
@@ -46,7 +50,7 @@ def test_a_residual_stream_goes_together() -> None:
 
     found = find(Run(forward, first=conv(1, 3), inner=conv(3, 3), other=conv(3, 3), last=conv(3, 1)), IMAGE)
     stream = ["first.weight:0", "inner.weight:1", "inner.weight:0", "other.weight:1", "other.weight:0", "last.weight:1"]
-    assert axes(found) == dict.fromkeys(stream, [1, 2, 3])
+    assert axes(found) == alike(stream, [1, 2, 3])
     assert ties(found) == [] and found.mixed.tolist() == []
 
 
@@ -69,7 +73,7 @@ def test_concatenated_channels_keep_their_places() -> None:
 
 def test_depthwise_channels_go_with_their_filters() -> None:
     found = find(nn.Sequential(conv(1, 3), nn.Conv2d(3, 3, 3, groups=3), conv(3, 1)), IMAGE)
-    assert axes(found) == dict.fromkeys(["0.weight:0", "1.weight:0", "1.bias:0", "2.weight:1"], [1, 2, 3])
+    assert axes(found) == alike(["0.weight:0", "1.weight:0", "1.bias:0", "2.weight:1"], [1, 2, 3])
 
 
 def test_groups_of_a_convolution_stay_equally_large() -> None:
@@ -142,20 +146,20 @@ def test_a_transposed_convolution_has_its_inputs_first() -> None:
 def test_batch_norm_takes_its_statistics_along() -> None:
     found = find(nn.Sequential(conv(1, 2), nn.BatchNorm2d(2), conv(2, 1)), IMAGE)
     own = ["1.weight:0", "1.bias:0", "1.running_mean:0", "1.running_var:0"]
-    assert axes(found) == dict.fromkeys(["0.weight:0", *own, "2.weight:1"], [1, 2])
+    assert axes(found) == alike(["0.weight:0", *own, "2.weight:1"], [1, 2])
     assert found.mixed.tolist() == []
 
 
 def test_layer_norm_mixes_what_it_norms_and_is_told_how_many() -> None:
     found = find(nn.Sequential(nn.Linear(2, 3, bias=False), nn.LayerNorm(3), nn.Linear(3, 1)), torch.zeros(1, 2))
-    assert axes(found) == dict.fromkeys(["0.weight:0", "1.weight:0", "1.bias:0", "2.weight:1"], [1, 2, 3])
+    assert axes(found) == alike(["0.weight:0", "1.weight:0", "1.bias:0", "2.weight:1"], [1, 2, 3])
     assert {path: ids.tolist() for path, ids in found.sizes.items()} == {"1.normalized_shape": [1, 2, 3]}
     assert found.mixed.tolist() == [1, 2, 3]
 
 
 def test_group_norm_keeps_its_groups_equally_large() -> None:
     found = find(nn.Sequential(conv(1, 4), nn.GroupNorm(2, 4), conv(4, 1)), IMAGE)
-    assert axes(found) == dict.fromkeys(["0.weight:0", "1.weight:0", "1.bias:0", "2.weight:1"], [1, 2, 3, 4])
+    assert axes(found) == alike(["0.weight:0", "1.weight:0", "1.bias:0", "2.weight:1"], [1, 2, 3, 4])
     assert ties(found) == [[[1, 2], [3, 4]]]
     assert {path: ids.tolist() for path, ids in found.sizes.items()} == {"1.num_channels": [1, 2, 3, 4]}
     assert found.mixed.tolist() == [1, 2, 3, 4]
@@ -175,7 +179,7 @@ class Norm(nn.Module):
 
 def test_bare_parameters_of_a_norm_go_along() -> None:
     found = find(nn.Sequential(conv(1, 3), Norm(3), conv(3, 1)), IMAGE)
-    assert axes(found) == dict.fromkeys(["0.weight:0", "1.scale:0", "1.shift:0", "2.weight:1"], [1, 2, 3])
+    assert axes(found) == alike(["0.weight:0", "1.scale:0", "1.shift:0", "2.weight:1"], [1, 2, 3])
     assert found.mixed.tolist() == [1, 2, 3]
 
 
@@ -243,7 +247,7 @@ def test_tied_weights_are_one_tensor() -> None:
     net.append(nn.Linear(3, 1))
     net[2].weight = net[1].weight
     found = find(net, torch.zeros(1, 2))
-    assert axes(found) == dict.fromkeys(["0.weight:0", "1.weight:1", "1.weight:0", "3.weight:1"], [1, 2, 3])
+    assert axes(found) == alike(["0.weight:0", "1.weight:1", "1.weight:0", "3.weight:1"], [1, 2, 3])
 
 
 def test_an_embedding_tied_to_the_output_shrinks_inside_only() -> None:
@@ -264,9 +268,7 @@ def test_a_layer_used_twice_has_one_stream() -> None:
         return net.last(net.inner(net.inner(net.first(x)).relu()))
 
     found = find(Run(forward, first=conv(1, 3), inner=conv(3, 3), last=conv(3, 1)), IMAGE)
-    assert axes(found) == dict.fromkeys(
-        ["first.weight:0", "inner.weight:1", "inner.weight:0", "last.weight:1"], [1, 2, 3]
-    )
+    assert axes(found) == alike(["first.weight:0", "inner.weight:1", "inner.weight:0", "last.weight:1"], [1, 2, 3])
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -276,7 +278,7 @@ def test_buffers_go_along_if_a_file_holds_them(*, saved: bool) -> None:
 
     net = Run(forward, first=nn.Linear(2, 3, bias=False), last=nn.Linear(3, 1))
     net.register_buffer("scale", torch.ones(3), persistent=saved)
-    expected = dict.fromkeys(["first.weight:0", "scale:0", "last.weight:1"], [1, 2, 3])
+    expected = alike(["first.weight:0", "scale:0", "last.weight:1"], [1, 2, 3])
     assert axes(find(net, torch.zeros(1, 2))) == (expected if saved else {})
 
 
@@ -324,7 +326,7 @@ def test_a_map_over_all_channels_leaves_them_free() -> None:
         return net.last(x * x.mean(dim=1, keepdim=True).sigmoid())
 
     found = find(Run(forward, first=conv(1, 3), last=conv(3, 1)), IMAGE)
-    assert axes(found) == dict.fromkeys(["first.weight:0", "last.weight:1"], [1, 2, 3])
+    assert axes(found) == alike(["first.weight:0", "last.weight:1"], [1, 2, 3])
     assert found.mixed.tolist() == [1, 2, 3]
 
 
@@ -336,8 +338,8 @@ def test_a_channel_attended_by_another_layer_goes_with_its_gate() -> None:
 
     layers = {"first": conv(1, 3), "down": nn.Linear(3, 2), "up": nn.Linear(2, 3), "last": conv(3, 1)}
     found = find(Run(forward, **layers), IMAGE)
-    stream = dict.fromkeys(["first.weight:0", "down.weight:1", "up.bias:0", "up.weight:0", "last.weight:1"], [1, 2, 3])
-    assert axes(found) == stream | dict.fromkeys(["down.bias:0", "down.weight:0", "up.weight:1"], [4, 5])
+    stream = alike(["first.weight:0", "down.weight:1", "up.bias:0", "up.weight:0", "last.weight:1"], [1, 2, 3])
+    assert axes(found) == stream | alike(["down.bias:0", "down.weight:0", "up.weight:1"], [4, 5])
 
 
 def test_excluded_parameters_hold_what_goes_with_them() -> None:

@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 from torch import nn
+from torch.export import ExportedProgram
 from torch.fx import Node
 
 from prunekit.budget import Limit
@@ -67,16 +68,19 @@ def find(
         >>> {axis: ids.tolist() for axis, ids in found.axes.items()}
         {('0.weight', 0): [1, 2], ('0.bias', 0): [1, 2], ('2.weight', 1): [1, 2]}
     """
-    program = traced(model, example)
+    return concluded(walked(model, traced(model, example), limit or Limit()), model, exclude, declared)
+
+
+def walked(model: nn.Module, program: ExportedProgram, limit: Limit) -> Walk:
+    """Return what a graph shows of its network."""
     walk = Walk(stored_in(model, program))
-    at = limit or Limit()
     for node in program.graph.nodes:
-        at.at = module_of(node) or at.at
+        limit.at = module_of(node) or limit.at
         if node.op == "call_function":
             walk.values[node] = _visit(walk, node)
         elif node.op == "output":
             walk.keep_inputs(node)
-    return concluded(walk, model, exclude, declared)
+    return walk
 
 
 def concluded(walk: Walk, model: nn.Module, exclude: tuple[str, ...], declared: Declared | None) -> Found:

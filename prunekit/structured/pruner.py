@@ -23,14 +23,15 @@ from prunekit.select import parameters
 from prunekit.shape import Shape
 from prunekit.structured.choose import Choice, Unmet, fewest
 from prunekit.structured.declare import read
-from prunekit.structured.find import Found, find
+from prunekit.structured.find import Found
+from prunekit.structured.fit import find_fitting
 from prunekit.structured.resize import resized
 from prunekit.structured.torch_pruning import find_by_torch_pruning
 from prunekit.structured.trial import refuse_misfit, run, shrunk
 from prunekit.structured.units import Units, united
 from prunekit.target import on_the_way
 
-FINDERS: Mapping[str, Callable[..., Found]] = {"graph": find, "torch_pruning": find_by_torch_pruning}
+FINDERS: Mapping[str, Callable[..., Found]] = {"graph": find_fitting, "torch_pruning": find_by_torch_pruning}
 
 
 @final

@@ -75,14 +75,15 @@ def _lanes(slots: Slots, constraints: list[list[Ids]]) -> Ties:
     ties: list[set[int]] = []
     for rows in constraints:
         members: set[int] = set()
-        for row in rows:
-            owners = {owner.get(int(each), -1) for each in row}
-            if owners == {-1}:
-                owner |= dict.fromkeys(map(int, row), len(lanes))
-                owners = {len(lanes)}
-                lanes.append(row)
-            elif -1 in owners or sum(len(lanes[each]) for each in owners) != len(row):
+        for row in sorted(rows, key=len):
+            owners = {owner[each] for each in map(int, row) if each in owner}
+            rest = np.array([each for each in map(int, row) if each not in owner], dtype=np.int64)
+            if sum(len(lanes[each]) for each in owners) + len(rest) != len(row):
                 return _by_place(slots, rows)
+            if len(rest):
+                owner |= dict.fromkeys(map(int, rest), len(lanes))
+                owners.add(len(lanes))
+                lanes.append(rest)
             members |= owners
         touching = [tie for tie in ties if tie & members]
         ties = [tie for tie in ties if not tie & members] + [members.union(*touching)]

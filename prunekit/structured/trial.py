@@ -9,9 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from prunekit.errors import SelectionError
+from prunekit.errors import PruneKitError, SelectionError
 from prunekit.measure import evaluating
 from prunekit.shape import Shape
+
+
+class MisfitError(SelectionError):
+    """A module's own code does not take the channels that are left; carries the module's class."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 def shrunk(model: nn.Module, shape: Shape, since: Shape | None = None) -> nn.Module:
@@ -25,7 +33,7 @@ def run(model: nn.Module, example: Any) -> Any:
     """Return the network's output in eval mode.
 
     Raises:
-        SelectionError: its code does not take the channels that are left; names the module.
+        MisfitError: its code does not take the channels that are left; names the module.
     """
     with evaluating(model):
         return _run(model, example)
@@ -45,23 +53,34 @@ def _run(model: nn.Module, example: Any) -> Any:
     handles += [module.register_forward_hook(leave) for module in names]
     try:
         return model(example)
+    except PruneKitError:  # out of time or memory
+        raise
     except Exception as cause:  # whatever the network's own code raises
-        raise SelectionError(_misfit(model, inside, cause)) from cause
+        raise _misfit(model, inside, cause) from cause
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _misfit(model: nn.Module, inside: list[str], cause: Exception) -> str:
-    """Return a message that names the innermost module which is not one of torch's own."""
-    owners = [path for path in inside if not type(model.get_submodule(path)).__module__.startswith("torch.nn")]
+def _misfit(model: nn.Module, inside: list[str], cause: Exception) -> MisfitError:
+    """Return an error that names the innermost module which is not one of torch's own layers."""
+    owners = [path for path in inside if not _is_layer(model.get_submodule(path))]
     path = owners[-1] if owners else ""
-    kind = type(model.get_submodule(path)).__name__
+    kind = type(model.get_submodule(path))
     first = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
-    return (
-        f"the code of {path or 'the network'} ({kind}) does not take fewer channels ({first}): it has sizes that no "
-        f"parameter shows. Say which with prunekit.Channels, or let its channels stay: "
-        f"exclude: ['{path + '.' if path else ''}*']."
+    return MisfitError(
+        f"the code of {path or 'the network'} ({kind.__name__}) does not take fewer channels ({first}): it has sizes "
+        "that no parameter shows. Say which with prunekit.Channels, or let its channels stay: "
+        f"exclude: ['{path + '.' if path else ''}*'].",
+        f"{kind.__module__}.{kind.__qualname__}",
+    )
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Return whether a module has no sizes in its own code: a layer of torch's, or a container."""
+    kind = type(module).__module__
+    return kind.startswith("torch.nn.modules.container") or (
+        kind.startswith("torch.nn") and not any(True for _ in module.children())
     )
 
 

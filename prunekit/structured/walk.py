@@ -26,8 +26,13 @@ def is_tensor(value: Any) -> bool:
 
 def module_of(node: Node) -> str:
     """Return the path of the module in whose code an operator stands."""
+    return ["", *modules_of(node)][-1]
+
+
+def modules_of(node: Node) -> dict[str, str]:
+    """Return path -> class of the modules in whose code an operator stands, the innermost one last."""
     stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]) if stack else ""
+    return {str(path): str(kind) for path, kind in stack.values()}
 
 
 @final

@@ -1,0 +1,108 @@
+"""Fitting: smaller networks are tried; where a module's code does not take fewer channels, more stay."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.fx import Graph
+
+from prunekit.budget import Limit
+from prunekit.errors import SelectionError
+from prunekit.structured.choose import Choice
+from prunekit.structured.declare import Declared
+from prunekit.structured.find import Found, concluded, walked
+from prunekit.structured.layers import elementwise
+from prunekit.structured.resize import resized
+from prunekit.structured.rules import rule_of
+from prunekit.structured.slots import Ids
+from prunekit.structured.trial import MisfitError, run, shrunk
+from prunekit.structured.units import united
+from prunekit.structured.walk import Walk, is_tensor, modules_of
+from prunekit.trace import traced
+
+CODE, PROPORTION, INPUTS = 1, 2, 3
+"""Ways to hold a class, in turn: what its code reshapes stays; shrinks as what enters does; stays, as does what enters.
+"""
+
+
+def find_fitting(
+    model: nn.Module,
+    example: Any,
+    *,
+    exclude: tuple[str, ...] = (),
+    declared: Declared | None = None,
+    limit: Limit | None = None,
+) -> Found:
+    """Find what goes together, as `find` does, and let more of it stay until the network's code takes what is left.
+
+    The smallest network and one with half of the channels are run. Where the code of a module fails, as it has sizes
+    that no parameter shows, its class is held, in one way after the other, with a warning; declarations are better.
+
+    Args:
+        model: on any device; only read.
+        example: one input with a batch axis.
+        exclude: globs over parameters whose channels all stay.
+        declared: declarations for classes of modules, beside those that classes hold and known ones.
+        limit: told which module is being looked at.
+
+    Raises:
+        CheckpointError: the network cannot be traced.
+        SelectionError: as `find`; or the code of a module fails however much of it stays.
+    """
+    program = traced(model, example)
+    strict: dict[str, int] = {}
+    while True:
+        walk = walked(model, program, limit or Limit())
+        _hold(walk, program.graph, strict)
+        found = concluded(walk, model, exclude, declared or {})
+        try:
+            _try(model, found, declared or {}, example)
+        except MisfitError as misfit:
+            strict[misfit.kind] = strict.get(misfit.kind, 0) + 1
+            if strict[misfit.kind] > INPUTS:
+                raise SelectionError(str(misfit)) from misfit
+        else:
+            break
+    if strict:
+        warnings.warn(_note(strict), UserWarning, stacklevel=2)
+    return found
+
+
+def _try(model: nn.Module, found: Found, declared: Declared, example: Any) -> None:
+    units = united(found, lambda name: None)
+    choice, most = Choice(units, "local", 1, 1), len(units.worth) - 1
+    for count in (most, most // 2):
+        run(shrunk(model, resized(model, found, units, choice.kept(count), declared)), example)
+
+
+def _hold(walk: Walk, graph: Graph, strict: Mapping[str, int]) -> None:
+    """Note what the modules of some classes need beyond what the graph shows."""
+    entering: dict[str, list[Ids]] = {}
+    reshaped: dict[str, list[Ids]] = {}
+    for node in graph.nodes:
+        modules = modules_of(node) if node.op == "call_function" else {}
+        for place, (path, kind) in enumerate(modules.items(), 1):
+            how = strict.get(kind)
+            own = place == len(modules) and rule_of(node) is not elementwise
+            for operand in filter(is_tensor, node.all_input_nodes):
+                enters = operand not in walk.stored and path not in modules_of(operand)
+                if how == PROPORTION and (own or enters):
+                    widths = (entering if enters else reshaped).setdefault(path, [])
+                    widths.extend(track.slots.ravel() for track in walk.tracks(operand))
+                elif (how == INPUTS and enters) or (how in {CODE, INPUTS} and own):
+                    walk.keep(operand)
+            if how in {CODE, INPUTS} and own:
+                walk.keep(node)
+    for path, widths in reshaped.items():
+        whole = [] if entering.get(path) else [np.zeros(1, dtype=np.int64)]
+        walk.slots.in_proportion([*whole, *entering.get(path, []), *widths])
+
+
+def _note(strict: Mapping[str, int]) -> str:
+    how = {CODE: "stays whole", PROPORTION: "shrinks as its inputs do", INPUTS: "stays whole, its inputs too"}
+    held = "; ".join(f"{kind} {how[level]}" for kind, level in strict.items())
+    return f"code with sizes that no parameter shows: {held}. Declare them with prunekit.Channels to cut more there."
