@@ -27,7 +27,7 @@ from prunekit.structured.find import Found
 from prunekit.structured.fit import find_fitting
 from prunekit.structured.resize import resized
 from prunekit.structured.torch_pruning import find_by_torch_pruning
-from prunekit.structured.trial import refuse_misfit, run, shrunk
+from prunekit.structured.trial import hollow, refuse_misfit, run, shrunk
 from prunekit.structured.units import Units, united
 from prunekit.target import on_the_way
 
@@ -157,11 +157,12 @@ def _cost(
 ) -> tuple[Cost, float]:
     """Return what a network with some units costs, in parameters or multiply-adds, and what it may."""
     if isinstance(amount, MacDensity):
+        empty, shapes = hollow(model, example)
 
         def macs(kept: NDArray[np.bool_]) -> float:
-            smaller = shrunk(model, made(kept))
-            run(smaller, example)
-            return count_macs(smaller, example).dense
+            smaller = shrunk(empty, made(kept))
+            run(smaller, shapes)
+            return count_macs(smaller, shapes).dense
 
         return macs, amount.limit
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from prunekit.errors import PruneKitError, SelectionError
-from prunekit.measure import evaluating
+from prunekit.measure import count_macs, evaluating
 from prunekit.shape import Shape
 
 
@@ -27,6 +27,20 @@ def shrunk(model: nn.Module, shape: Shape, since: Shape | None = None) -> nn.Mod
     smaller = copy.deepcopy(model)
     shape.apply_(smaller, since)
     return smaller
+
+
+def hollow(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
+    """Return copies whose tensors have shapes and no entries, so that a pass costs hardly anything.
+
+    A network whose code looks at entries, or holds tensors that do not move with it, is returned as it is.
+    """
+    empty = copy.deepcopy(model).to("meta")
+    shapes = tree_map(lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, example)
+    try:
+        alike = count_macs(empty, shapes) == count_macs(model, example)
+    except Exception:  # whatever the network's own code raises
+        alike = False
+    return (empty, shapes) if alike else (model, example)
 
 
 def run(model: nn.Module, example: Any) -> Any:
