@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / 
 
 SECONDS, MIB = 120.0, 4096.0
 NETWORKS: dict[str, tuple[Any, tuple[int, ...], tuple[float, ...]]] = {
-    "promptir": ("promptir", (1, 3, 128, 128), (0.7, 0.5)),
+    "promptir": ("promptir", (1, 3, 64, 64), (0.7, 0.5)),
     "nafnet": (
         {
             "name": "spandrel:NAFNet",
