@@ -89,8 +89,9 @@ def _hold(walk: Walk, graph: Graph, strict: Mapping[str, int]) -> None:
             how = strict.get(kind)
             own = place == len(modules) and rule_of(node) is not elementwise
             for operand in filter(is_tensor, node.all_input_nodes):
-                enters = operand not in walk.stored and path not in modules_of(operand)
-                if how == PROPORTION and (own or enters):
+                given = operand not in walk.stored
+                enters = given and path not in modules_of(operand)
+                if how == PROPORTION and (enters or (own and given)):
                     widths = (entering if enters else reshaped).setdefault(path, [])
                     widths.extend(track.slots.ravel() for track in walk.tracks(operand))
                 elif (how == INPUTS and enters) or (how in {CODE, INPUTS} and own):
