@@ -83,15 +83,42 @@ def read(declared: Mapping[Any, Any]) -> Declared:
 
 def _read(kind: Any, given: Any) -> Channels:
     known = [each.name for each in fields(Channels)]
-    for key in given if isinstance(given, Mapping) else [given]:
+    if not isinstance(given, Mapping):
+        raise SelectionError(f"the declaration for {kind} is {given!r}: it must be a mapping with {', '.join(known)}.")
+    for key in given:
         if key not in known:
             raise SelectionError(f"the declaration for {kind} has {key!r}; {nearest(str(key), known)}")
-    groups = {key: tuple(map(tuple, given[key])) for key in ("together", "in_proportion") if key in given}
-    return Channels(**{**given, **groups, **({"keep": tuple(given["keep"])} if "keep" in given else {})})
+    read: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "sizes":
+            if not isinstance(value, Mapping):
+                raise SelectionError(f"the declaration for {kind}: sizes must be a mapping, not {value!r}.")
+            read[key] = value
+        elif key == "keep":
+            read[key] = _listed(kind, "keep must be a list", value)
+        else:
+            of = f"{key} must be a list of lists"
+            read[key] = tuple(_listed(kind, of, group) for group in _listed(kind, of, value))
+    return Channels(**read)
+
+
+def _listed(kind: Any, what: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise SelectionError(f"the declaration for {kind}: {what}, not {value!r}.")
+    return tuple(value)
 
 
 def declarations(model: nn.Module, declared: Declared) -> Iterator[tuple[str, nn.Module, Channels]]:
-    """Yield path, module and declaration of every module that has one: the caller's, its class's, or a known one."""
+    """Yield path, module and declaration of every module that has one: the caller's, its class's, or a known one.
+
+    Raises:
+        SelectionError: the caller declares a class that no module is of.
+    """
+    kinds = {type(module) for module in model.modules()}
+    names = {f"{kind.__module__}:{kind.__qualname__}" for kind in kinds}
+    for key in declared:
+        if key not in kinds | names:
+            raise SelectionError(f"declared: no module of the network is a {str(key)!r}; {nearest(str(key), names)}")
     for path, module in model.named_modules():
         kind = type(module)
         name = f"{kind.__module__}:{kind.__qualname__}"

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from prunekit.budget import Limit
+from prunekit.errors import SelectionError
 from prunekit.select import canonical, matching, parameters
 from prunekit.sizes import tensors_of
 from prunekit.structured.declare import Declared, axis_of, declarations
@@ -133,13 +134,19 @@ def _declare(walk: Walk, model: nn.Module, declared: Declared) -> None:
     for path, _, channels in declarations(model, declared):
         for group in channels.together:
             first, *others = (slots(path, axis) for axis in group)
-            for other in others:
+            for axis, other in zip(group[1:], others, strict=True):
+                if len(other) != len(first):
+                    raise SelectionError(
+                        f"{group[0]!r} and {axis!r} are declared to go together for {path or 'the network'}, but "
+                        f"have lengths {len(first)} and {len(other)}; in_proportion takes such ones."
+                    )
                 walk.slots.couple(first, other)
         for group in channels.in_proportion:
             walk.slots.in_proportion([slots(path, axis) for axis in group])
         for name in channels.keep:
-            for axis in range(len(shapes[f"{path}.{name}".removeprefix(".")])):
-                walk.slots.keep(slots(path, f"{name}:{axis}"))
+            full, _ = axis_of(model, path, f"{name}:0")
+            for number, size in enumerate(shapes[full]):
+                walk.slots.keep(walk.axis(full, number, size))
 
 
 def _found(walk: Walk) -> Found:
