@@ -296,8 +296,8 @@ def test_pixels_flattened_go_with_their_channel() -> None:
 
 def test_pooled_and_resized_channels_stay_by_themselves() -> None:
     net = nn.Sequential(
-        conv(1, 2), nn.MaxPool2d(2), nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.AdaptiveAvgPool2d(1)
-    )
+        conv(1, 2), nn.MaxPool2d(2), nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.AdaptiveMaxPool2d(2)
+    ).append(nn.AdaptiveAvgPool2d(1))
     found = find(nn.Sequential(net, conv(2, 1)), IMAGE)
     assert axes(found) == {"0.0.weight:0": [1, 2], "1.weight:1": [1, 2]}
     assert found.mixed.tolist() == []
@@ -348,3 +348,28 @@ def test_excluded_parameters_hold_what_goes_with_them() -> None:
     assert set(axes(find(net, IMAGE, exclude=("2.*",)))) == {"0.weight:0", "1.weight:1"}
     with pytest.raises(SelectionError, match="exclude: '3.weight' matches no name"):
         find(net, IMAGE, exclude=("3.weight",))
+
+
+def test_groups_of_one_output_each_stay() -> None:
+    found = find(nn.Sequential(conv(1, 4), conv(4, 2, groups=2), conv(2, 1)), IMAGE)
+    assert axes(found) == {"0.weight:0": [1, 2, 1, 2], "1.weight:1": [1, 2]}
+    found = find(nn.Sequential(conv(1, 4), nn.GroupNorm(4, 4), conv(4, 1)), IMAGE)
+    assert axes(found) == {}
+
+
+def test_parts_of_one_channel_each_can_be_reshaped() -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        one, other = net.first(x).chunk(2, dim=1)
+        return net.last(net.then((one * other).flatten(1)))
+
+    layers = {"first": conv(1, 2), "then": nn.Linear(16, 2), "last": nn.Linear(2, 1)}
+    assert set(axes(find(Run(forward, **layers), IMAGE))) == {"then.weight:0", "then.bias:0", "last.weight:1"}
+
+
+def test_heads_of_one_channel_can_be_reshaped() -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        x = net.first(x).reshape(1, 3, 2, 2).softmax(1).reshape(1, 3, 2, 2, 1).chunk(2, dim=3)[0]
+        return net.last(x.reshape(1, 3, 2))
+
+    layers = {"first": nn.Linear(2, 4), "last": nn.Linear(2, 1)}
+    assert axes(find(Run(forward, **layers), torch.zeros(1, 3, 2))) == {}

@@ -130,3 +130,20 @@ def test_running_out_of_time_is_no_misfit() -> None:
 
     with pytest.raises(BudgetError, match="that took long"):
         find_fitting(nn.Sequential(nn.Linear(2, 4), Slow(), nn.Linear(4, 1)), TOKENS)
+
+
+def test_code_that_counts_on_equal_shares_is_found_out() -> None:
+    class Equal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.out = nn.Linear(4, 12, bias=False), nn.Linear(12, 4, bias=False)
+
+        def forward(self, x_bnc: Tensor) -> Tensor:
+            b, n, c = x_bnc.shape
+            return self.out(self.into(x_bnc).reshape(b, n, c, 3).relu().reshape(b, n, 3 * c))
+
+    net = nn.Sequential(nn.Linear(2, 4), Equal(), nn.Linear(4, 1))
+    with pytest.warns(UserWarning, match="Equal shrinks as its inputs do"):
+        found = find_fitting(net, TOKENS)
+    lanes = [lane.tolist() for lane in found.ties[0]]
+    assert lanes == [[5, 6, 7], [8, 9, 10], [11, 12, 13], [14, 15, 16], [1, 2, 3, 4]]

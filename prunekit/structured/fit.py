@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from torch.fx import Graph
 
@@ -20,7 +21,7 @@ from prunekit.structured.resize import resized
 from prunekit.structured.rules import rule_of
 from prunekit.structured.slots import Ids
 from prunekit.structured.trial import MisfitError, run, shrunk
-from prunekit.structured.units import united
+from prunekit.structured.units import Units, united
 from prunekit.structured.walk import Walk, is_tensor, modules_of
 from prunekit.trace import traced
 
@@ -39,8 +40,9 @@ def find_fitting(
 ) -> Found:
     """Find what goes together, as `find` does, and let more of it stay until the network's code takes what is left.
 
-    The smallest network and one with half of the channels are run. Where the code of a module fails, as it has sizes
-    that no parameter shows, its class is held, in one way after the other, with a warning; declarations are better.
+    The smallest network and one with uneven shares of its channels are run. Where the code of a module fails, as it
+    has sizes that no parameter shows, its class is held in one way after the other, with a warning; declarations are
+    better.
 
     Args:
         model: on any device; only read.
@@ -74,9 +76,18 @@ def find_fitting(
 
 def _try(model: nn.Module, found: Found, declared: Declared, example: Any) -> None:
     units = united(found, lambda name: None)
-    choice, most = Choice(units, "local", 1, 1), len(units.worth) - 1
-    for count in (most, most // 2):
-        run(shrunk(model, resized(model, found, units, choice.kept(count), declared)), example)
+    smallest = Choice(units, "local", 1, 1).kept(len(units.worth) - 1)
+    for kept in (smallest, _uneven(units)):
+        run(shrunk(model, resized(model, found, units, kept, declared)), example)
+
+
+def _uneven(units: Units) -> NDArray[np.bool_]:
+    """Return a choice of other shares of one group than of the next: code may count on equal ones."""
+    kept = np.ones(len(units.worth), dtype=bool)
+    for group in range(units.groups.max() + 1):
+        (members,) = np.nonzero(units.groups[1:] == group)
+        kept[1 + members[: len(members) * (1 + group % 3) // 4]] = False
+    return kept
 
 
 def _hold(walk: Walk, graph: Graph, strict: Mapping[str, int]) -> None:

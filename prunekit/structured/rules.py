@@ -176,11 +176,12 @@ def _shuffled(walk: Walk, node: Node, block: int, *, into_one: bool) -> Tracks:
 
 def _spatial(walk: Walk, node: Node, given: dict[str, Any]) -> Value:
     """Pooling, resizing and padding of pixels: every channel by itself."""
-    name, rank = operator_of(node), len(shape_of(node))
-    count = len(given["pad"]) // 2 if "pad" in given else int(next(c for c in name[::-1] if c.isdigit()))
     source: Node = node.args[0]  # type: ignore[assignment]
+    name, rank = operator_of(node), len(shape_of(source))
+    count = len(given["pad"]) // 2 if "pad" in given else int(next(c for c in name[::-1] if c.isdigit()))
     layers.collapse(walk, source, range(rank - count, rank))
-    return walk.tracks(source)
+    found = walk.tracks(source)
+    return [found, found] if isinstance(node.meta["val"], (tuple, list)) else found  # the largest ones and their places
 
 
 def _reduce(walk: Walk, node: Node, given: dict[str, Any]) -> Value:

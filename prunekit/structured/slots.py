@@ -60,7 +60,9 @@ class Slots:
 
     def rectangle(self, grid: Ids) -> None:
         """Note that the network's code has these in a rectangle: every row along the last axis stays as long."""
-        if grid.ndim > 1:
+        if grid.ndim > 1 and grid.shape[-1] == 1:
+            self.keep(grid)
+        elif grid.ndim > 1:
             self.grids.append(grid)
 
     def in_proportion(self, rows: list[Ids]) -> None:

@@ -17,7 +17,8 @@ def viewed(walk: Walk, source: Node, old: tuple[int, ...], new: tuple[int, ...])
     if old == new:
         return walk.tracks(source)
     blocks = _blocks(old, new)
-    return tuple(_seen(walk, track, old, new, blocks) for track in walk.tracks(source))
+    seen = (_seen(walk, track, old, new, blocks) for track in walk.tracks(source))
+    return tuple(track for track in seen if track is not None)
 
 
 def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[Block]:
@@ -46,7 +47,7 @@ def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[Block]:
     return blocks
 
 
-def _seen(walk: Walk, track: Track, old: tuple[int, ...], new: tuple[int, ...], blocks: list[Block]) -> Track:
+def _seen(walk: Walk, track: Track, old: tuple[int, ...], new: tuple[int, ...], blocks: list[Block]) -> Track | None:
     touched = [(before, after) for before, after in blocks if set(before) & set(track.axes)]
     axes = [axis for before, _ in touched for axis in before]
     order = sorted(range(len(track.axes)), key=lambda place: track.axes[place])
@@ -56,7 +57,10 @@ def _seen(walk: Walk, track: Track, old: tuple[int, ...], new: tuple[int, ...], 
     grid = grid.reshape([new[axis] for axis in places])
     varying = [place for place in range(grid.ndim) if (grid != grid.take([0], place)).any()]
     (ending,) = [after for before, after in touched if track.axes[-1] in before]
-    last = max(place for place in varying if places[place] in ending)
+    last = max((place for place in varying if places[place] in ending), default=None)
+    if last is None:  # a single channel, or a single one at each place
+        walk.slots.keep(track.slots)
+        return None
     kept = [*(place for place in varying if place != last), last]
     grid = grid.transpose([*kept, *(place for place in range(grid.ndim) if place not in kept)])
     grid = grid.reshape(*grid.shape[: len(kept)], -1)[..., 0]
