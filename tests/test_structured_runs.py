@@ -231,10 +231,10 @@ def test_the_example_input_is_handed_to_the_pruner() -> None:
 
 
 def test_the_groups_that_are_found_by_tracing_are_cut_by_recipe(tmp_path: Path) -> None:
-    declared = "declared: {'my.net:Attention': {keep: [qkv.weight]}}"
+    declared = "declared: {'torch.nn.modules.activation:ReLU': {keep: []}}"
     prune = f"prune={{name: structured, scorer: magnitude, multiple: 2, {declared}}}"
     job = bound(prune, "task.steps=2", "strategy.rewind=init", "strategy.rounds=1")
-    assert job.recipe.prune.options["declared"] == {"my.net:Attention": {"keep": ["qkv.weight"]}}
+    assert job.recipe.prune.options["declared"] == {"torch.nn.modules.activation:ReLU": {"keep": []}}
     assert bind_job(job.recipe, REGISTRY).recipe == job.recipe
     path = walk(tmp_path, job)
     assert len(shape(path, AT_ONCE).indices["0.weight"][0]) == 4

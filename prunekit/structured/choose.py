@@ -14,6 +14,8 @@ from prunekit.structured.slots import Ids
 from prunekit.structured.units import Units
 
 ACROSS = ("global", "local")
+FINE = 0.99
+"""A network that is smaller than this share of what it may be is worth another search."""
 
 
 @final
@@ -51,11 +53,11 @@ class Choice:
             key = (self._rank() + 0.5) / np.maximum(size, 1)[units.groups]
         return 1 + np.lexsort((np.arange(1, len(key)), key[1:]))
 
-    def kept(self, count: int) -> NDArray[np.bool_]:
-        """Return which units stay when the first ``count`` in the order go, as far as groups can spare them."""
+    def kept(self, going: Ids) -> NDArray[np.bool_]:
+        """Return which units stay when of each group as many go as of these, as far as the group can spare them."""
         groups = self.units.groups
         size = np.bincount(groups[1:], minlength=groups.max() + 1)
-        gone = np.bincount(groups[self.order()[:count]], minlength=len(size))
+        gone = np.bincount(groups[going], minlength=len(size))
         wanted = np.maximum(size - gone, self.least)
         wanted = np.minimum(size, -(-wanted // self.multiple) * self.multiple)
         stays = self._rank() >= (size - wanted)[groups]
@@ -84,19 +86,28 @@ def fewest(choice: Choice, cost: Callable[[NDArray[np.bool_]], float], limit: fl
     Raises:
         Unmet: even without all units that can go it is more.
     """
-    low, high = 0, len(choice.units.worth) - 1
-    if cost(choice.kept(0)) <= limit:
-        return choice.kept(0)
-    least = cost(choice.kept(high))
+    order = choice.order()
+    if cost(choice.kept(order[:0])) <= limit:
+        return choice.kept(order[:0])
+    least = cost(choice.kept(order))
     if least > limit:
         raise Unmet(least)
-    while high - low > 1:  # at low it is too much, at high it is not
+    gone = order[: _first(lambda count: cost(choice.kept(order[:count])) <= limit, len(order))]
+    if cost(choice.kept(gone)) > FINE * limit:
+        return choice.kept(gone)
+    # The last one was a large step, say of a whole stream: with that taken first, fewer of the others have to go.
+    large = choice.units.groups[gone] == choice.units.groups[gone[-1]]
+    order = np.concatenate([gone[large], gone[~large]])
+    return choice.kept(order[: _first(lambda count: cost(choice.kept(order[:count])) <= limit, len(order))])
+
+
+def _first(fits: Callable[[int], bool], high: int) -> int:
+    """Return the least number up to ``high`` that fits; the larger ones all do."""
+    low = -1
+    while high - low > 1:
         middle = (low + high) // 2
-        if cost(choice.kept(middle)) <= limit:
-            high = middle
-        else:
-            low = middle
-    return choice.kept(high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
 
 
 class Unmet(Exception):  # noqa: N818  (an answer to the caller, who knows what was asked)

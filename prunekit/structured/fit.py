@@ -76,8 +76,8 @@ def find_fitting(
 
 def _try(model: nn.Module, found: Found, declared: Declared, example: Any) -> None:
     units = united(found, lambda name: None)
-    smallest = Choice(units, "local", 1, 1).kept(len(units.worth) - 1)
-    for kept in (smallest, _uneven(units)):
+    choice = Choice(units, "local", 1, 1)
+    for kept in (choice.kept(choice.order()), _uneven(units)):
         run(shrunk(model, resized(model, found, units, kept, declared)), example)
 
 

@@ -159,11 +159,17 @@ def _cost(
     if isinstance(amount, MacDensity):
         empty, shapes = hollow(model, example)
 
-        def macs(kept: NDArray[np.bool_]) -> float:
+        def macs(kept: NDArray[np.bool_]) -> int:
             smaller = shrunk(empty, made(kept))
             run(smaller, shapes)
             return count_macs(smaller, shapes).dense
 
+        here = macs(np.ones(len(units.worth), dtype=bool))
+        if now.density == 1 and here != amount.total:
+            raise SelectionError(
+                f"the target is a share of {amount.total:,} multiply-adds, and this network does {here:,} for one "
+                "input: they were counted on an input of another size. Pass it: prunekit.Calibration(..., example=x)."
+            )
         return macs, amount.limit
 
     def entries(kept: NDArray[np.bool_]) -> float:
