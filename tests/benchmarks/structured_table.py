@@ -1,6 +1,6 @@
 """Structured cuts of seven networks: parameters, multiply-adds and latency before and after, and what the cut cost.
 
-    python tests/benchmarks/structured_table.py [--network NAME] [--macs 0.5] [--threads 2] [--torch-pruning]
+    python tests/benchmarks/structured_table.py [--network NAME] [--macs 0.5] [--multiple 16] [--torch-pruning]
 
 Prints Markdown. Every cut is made in a process of its own, which measures seconds and the peak of resident memory above
 what was resident before; latency is the median of ``--runs`` passes of each network, which take turns. Weights are
@@ -75,7 +75,7 @@ def size_of(model: Any, x: Any) -> dict[str, float]:
     return {"parameters": parameters / 1e6, "macs": count_macs(model, x).dense / 1e9}
 
 
-def cut_by_us(name: str, share: float, runs: int) -> dict[str, Any]:
+def cut_by_us(name: str, share: float, runs: int, multiple: int) -> dict[str, Any]:
     """Cut a network to a share of its multiply-adds and measure both."""
     import torch
 
@@ -88,7 +88,7 @@ def cut_by_us(name: str, share: float, runs: int) -> dict[str, Any]:
     from prunekit.structured.trial import shrunk
 
     model, x = built(name)
-    pruner = Structured(magnitude())
+    pruner = Structured(magnitude(), multiple=multiple)
     amount = MacDensity(share, {owner: each.dense for owner, each in macs_per_tensor(model, x).items()})
     before_mib = resident_mib() or 0
     forget_peak()
@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--macs", action="append", type=float, help="share that is left; repeatable")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--multiple", type=int, default=1, help="of so many channels each group keeps a multiple")
     parser.add_argument("--torch-pruning", action="store_true")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -201,9 +202,10 @@ def main() -> None:
 
         torch.set_num_threads(options.threads)
         found = cut_by_torch_pruning(names[0]) if options.torch_pruning else None
-        print(json.dumps(found or cut_by_us(names[0], options.macs[0], options.runs)))
+        print(json.dumps(found or cut_by_us(names[0], options.macs[0], options.runs, options.multiple)))
         return
     inside = ["--inside", "--threads", str(options.threads), "--runs", str(options.runs)]
+    inside += ["--multiple", str(options.multiple)]
     if options.torch_pruning:
         print("| network | step | outcome | s |\n| --- | --- | --- | --- |", flush=True)
         for name in names:
