@@ -89,6 +89,7 @@ def test_densities_stay_shares_of_the_dense_network(
         assert f"--density 0.8 is more than the source has: it keeps {share}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_multiples_patterns_and_fewest(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = (*CUT, str(weights), "--density", "0.8", "-o")
     assert call(monkeypatch, *asked, str(tmp_path / "a"), "--multiple", "2", "--local") == 0

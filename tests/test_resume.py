@@ -85,6 +85,7 @@ def whole_structured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_structured_killed_while_it_trains_a_smaller_network_and_between_stages(
     whole_structured: Path, tmp_path: Path
 ) -> None:

@@ -180,6 +180,7 @@ def test_restore_refuses_a_snapshot_of_the_smaller_network() -> None:
         restore(model, later, fewer)
 
 
+@pytest.mark.slow
 def test_bench_says_what_it_is_a_share_of(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
