@@ -6,6 +6,7 @@ import pytest
 import torch
 from finding import IMAGE, Run, alike, axes, conv
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prunekit.errors import SelectionError
 from prunekit.structured.find import find
@@ -142,3 +143,18 @@ def test_heads_of_one_channel_can_be_reshaped() -> None:
 
     layers = {"first": nn.Linear(2, 4), "last": nn.Linear(2, 1)}
     assert axes(find(Run(forward, **layers), torch.zeros(1, 3, 2))) == {}
+
+
+def test_kernels_of_grouped_convolutions_stay() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, groups=2, bias=False), nn.Conv2d(4, 1, 1, bias=False))
+    assert axes(find(net, torch.zeros(1, 2, 4, 4))) == {"0.weight:0": [1, 2, 3, 4], "1.weight:1": [1, 2, 3, 4]}
+
+
+def test_pixels_of_a_parameter_that_is_resized_stay() -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return x + net.last(functional.interpolate(net.prompt, size=(4, 4)).flatten(1)).sum()
+
+    net = Run(forward, last=nn.Linear(48, 1))
+    net.register_parameter("prompt", nn.Parameter(torch.zeros(1, 3, 2, 2)))
+    last = [channel for channel in (1, 2, 3) for _ in range(16)]
+    assert axes(find(net, IMAGE)) == {"prompt:1": [1, 2, 3], "last.weight:1": last}

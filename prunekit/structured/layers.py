@@ -51,6 +51,8 @@ def _grouped(walk: Walk, node: Node, given: dict[str, Any], axis: int) -> Tracks
     rows, columns = shape_of(weight)[:2]
     name = walk.stored[weight]
     outputs, inputs = walk.axis(name, 0, rows), walk.axis(name, 1, columns)
+    for axis_of_kernel, size in enumerate(shape_of(weight)[2:], 2):
+        walk.slots.keep(walk.axis(name, axis_of_kernel, size))
     known = [track for track in walk.tracks(x) if track.axes == (axis,)]
     if known:
         walk.slots.couple(known[0].slots.reshape(groups, columns), inputs)
@@ -169,7 +171,12 @@ def prelu(walk: Walk, node: Node, given: dict[str, Any]) -> Value:
 def collapse(walk: Walk, node: Node, axes: range) -> None:
     """Let whatever lies along pixels, say after a shuffle written out by hand, go together."""
     tracks = walk.tracks(node)
-    if node in walk.stored or not any(set(track.axes) & set(axes) for track in tracks):
+    if not any(set(track.axes) & set(axes) for track in tracks):
+        return
+    if node in walk.stored:
+        for track in tracks:
+            if track.axes[0] in axes:
+                walk.slots.keep(track.slots)
         return
     after = []
     for track in tracks:

@@ -180,7 +180,7 @@ def _spatial(walk: Walk, node: Node, given: dict[str, Any]) -> Value:
     name, rank = operator_of(node), len(shape_of(source))
     count = len(given["pad"]) // 2 if "pad" in given else int(next(c for c in name[::-1] if c.isdigit()))
     layers.collapse(walk, source, range(rank - count, rank))
-    found = walk.tracks(source)
+    found = tuple(track for track in walk.tracks(source) if max(track.axes) < rank - count)
     return [found, found] if isinstance(node.meta["val"], (tuple, list)) else found  # the largest ones and their places
 
 
