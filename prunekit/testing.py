@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import random as python_random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prunekit.allocate import Allocation, everywhere
-from prunekit.amount import Amount, Density, Rate, Target
+from prunekit.amount import Amount, Density, MacDensity, Rate, Target
 from prunekit.calibration import Calibration
 from prunekit.masks import Masks
+from prunekit.measure import count_macs
 from prunekit.plan import Plan, checked
 from prunekit.pruner import Unstructured
 from prunekit.rewind import snapshot
 from prunekit.schedule import Schedule, refuse_rising
 from prunekit.score import Scorer, Scores
 from prunekit.select import parameters
+from prunekit.structured.pruner import Structured
 
 _CHANGED = "the cut changed weights, buffers, gradients, what is frozen, modes, hooks or random state"
 
@@ -145,6 +148,39 @@ def check_cut(scorer: Callable[[], Scorer], allocation: Callable[[], Allocation]
         expected = weights[name] * after[name] if name in after else weights[name]
         assert tensor.dtype == expected.dtype, f"{name!r} changed its type"
         assert torch.equal(tensor, expected), f"{name!r} is not what the masks leave of it"
+
+
+def check_structured_cut(scorer: Callable[[], Scorer], amount: Target) -> None:
+    """Check that a structured cut only reads the model, repeats, meets its target from below, and survives saving.
+
+    Example:
+        >>> from prunekit import magnitude
+        >>> check_structured_cut(magnitude, Density(0.5))
+    """
+    model = example_model().train()
+    model[3].eval()
+    model(next(example_data().inputs(model))).sum().backward()
+    pruner = Structured(scorer())
+    start = pruner.start(model)
+    before, weights = _everything(model), snapshot(model)
+    after = pruner.cut(model, start, amount, example_data())
+    assert _same(before, _everything(model)), _CHANGED
+    assert after == Structured(scorer()).cut(model, start, amount, example_data()), "no two cuts agree"
+    assert pruner.load(after.state_dict()) == after, "saving and loading changes the shape"
+    example = next(example_data().inputs(model))[:1]
+    outputs = model.eval()(example).shape
+    after.apply_(model)
+    if isinstance(amount, MacDensity):
+        left, most = count_macs(model, example).dense, amount.limit
+    else:
+        left, most = after.kept, amount.keep(start.kept, start.prunable)
+    assert left <= most, f"{amount}: {left} are left, asked for {most}"
+    assert model(example).shape == outputs, "the smaller network's output has another shape"
+    for name, tensor in snapshot(model).items():
+        assert torch.equal(tensor, after.select(weights)[name]), f"{name!r} is not what the shape leaves of it"
+    if not isinstance(amount, Rate):
+        data = replace(example_data(), movement=after.select(example_data().movement or {}))
+        assert pruner.cut(model, after, amount, data) == after, "a cut that is met already cuts once more"
 
 
 def _check_within(now: Masks, after: Masks) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from prunekit.allocate import Allocation
-from prunekit.amount import Amount, Density, MacDensity, Target
+from prunekit.amount import Amount, Density, MacDensity, Rate, Target
 from prunekit.gradients import snip
 from prunekit.masks import Masks
 from prunekit.measure import macs_per_tensor
@@ -24,6 +24,7 @@ from prunekit.testing import (
     check_schedule,
     check_scorer,
     check_strategy,
+    check_structured_cut,
     example_data,
     example_model,
 )
@@ -58,6 +59,12 @@ def half_the_macs() -> MacDensity:
     return MacDensity(0.5, cost, sum(macs.values()))
 
 
+def one_image_at(density: float) -> MacDensity:
+    model = example_model()
+    macs = macs_per_tensor(model, next(example_data().inputs(model))[:1])
+    return MacDensity(density, {name: each.dense for name, each in macs.items()})
+
+
 @pytest.mark.parametrize("name", SCORERS)
 def test_scorer(name: str) -> None:
     check_scorer(SCORERS[name])
@@ -82,6 +89,16 @@ CUTS = [
 @pytest.mark.parametrize(("scorer", "allocation", "target"), CUTS)
 def test_cut(scorer: str, allocation: str, target: str) -> None:
     check_cut(SCORERS[scorer], ALLOCATIONS[allocation], TARGETS[target])
+
+
+@pytest.mark.parametrize("scorer", sorted(SCORERS.keys() - {"ticket"}))  # a ticket scores single weights only
+def test_structured_cut(scorer: str) -> None:
+    check_structured_cut(SCORERS[scorer], Density(0.5))
+
+
+@pytest.mark.parametrize("amount", [Density(1.0), Rate(0.2), one_image_at(0.5)], ids=["all", "rate", "macs"])
+def test_structured_cut_to(amount: Target) -> None:
+    check_structured_cut(SCORERS["magnitude"], amount)
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILT_IN["schedule"]) - {"rate", "explicit"}))

@@ -158,3 +158,14 @@ def test_pixels_of_a_parameter_that_is_resized_stay() -> None:
     net.register_parameter("prompt", nn.Parameter(torch.zeros(1, 3, 2, 2)))
     last = [channel for channel in (1, 2, 3) for _ in range(16)]
     assert axes(find(net, IMAGE)) == {"prompt:1": [1, 2, 3], "last.weight:1": last}
+
+
+def test_a_grouped_convolution_with_a_bias_shrinks_on_both_sides() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 1, 1, bias=False))
+    assert axes(find(net, IMAGE)) == {
+        "0.weight:0": [1, 2, 1, 2],
+        "1.weight:0": [3, 4, 5, 6],
+        "1.weight:1": [1, 2],
+        "1.bias:0": [3, 4, 5, 6],
+        "2.weight:1": [3, 4, 5, 6],
+    }

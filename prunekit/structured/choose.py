@@ -47,7 +47,8 @@ class Choice:
         units = self.units
         size = np.bincount(units.groups[1:], minlength=units.groups.max() + 1)
         if self.across == "global":
-            mean = np.bincount(units.groups[1:], weights=units.worth[1:], minlength=len(size)) / np.maximum(size, 1)
+            worth = np.abs(units.worth[1:])  # a movement may be below zero
+            mean = np.bincount(units.groups[1:], weights=worth, minlength=len(size)) / np.maximum(size, 1)
             key = units.worth / np.maximum(mean, np.finfo(float).tiny)[units.groups]
         else:
             key = (self._rank() + 0.5) / np.maximum(size, 1)[units.groups]

@@ -60,8 +60,11 @@ def _grouped(walk: Walk, node: Node, given: dict[str, Any], axis: int) -> Tracks
         walk.keep(x)
         walk.slots.keep(inputs)
     walk.slots.rectangle(outputs.reshape(groups, rows // groups))
-    if bias is not None:
-        walk.combine([(bias, ["o"]), (weight, ["o", *range(1, len(shape_of(weight)))])], ["o"])
+    if bias in walk.stored:
+        walk.slots.couple(walk.axis(walk.stored[bias], 0, rows), outputs)
+    elif bias is not None:
+        walk.keep(bias)
+        walk.slots.keep(outputs)
     return (Track((axis,), outputs),)
 
 
