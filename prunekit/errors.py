@@ -56,6 +56,10 @@ class Interrupted(PruneKitError):  # noqa: N818  (read as a verb: the run was in
     exit_code = 130
 
 
+class PruneKitWarning(UserWarning):
+    """Something a person should know of a result that is right; the command line prints it as one line."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the tail of an error message: the nearest known name, and all of them when they are few.
 

@@ -13,6 +13,7 @@ from prunekit.amount import Density, MacDensity, Rate, Target
 from prunekit.errors import MaskError, SelectionError
 from prunekit.masks import Masks
 from prunekit.score import Lazy, Scores
+from prunekit.shape import Shape
 
 
 def meet(scores: Scores, now: Masks, target: Target, allocation: Allocation) -> Masks:
@@ -39,7 +40,7 @@ def meet(scores: Scores, now: Masks, target: Target, allocation: Allocation) -> 
     return fits
 
 
-def on_the_way(now: Masks, target: Target, times: int) -> list[Target]:
+def on_the_way(now: Masks | Shape, target: Target, times: int) -> list[Target]:
     """Return ``times`` targets that lead from what is kept now to ``target`` in equal factors; all count from ``now``.
 
     Example:

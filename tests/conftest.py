@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from prunekit.native import LEVELS, library
@@ -32,6 +33,15 @@ def every_copy(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.skip("not on this machine")
     yield
     library().pk_machine(LEVELS[0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two grey images, each of one value."""
+    (tmp_path / "images").mkdir()
+    for index, value in enumerate((51, 204)):
+        Image.new("L", (12, 10), value).save(tmp_path / "images" / f"{index}.png")
+    return tmp_path / "images"
 
 
 @pytest.fixture

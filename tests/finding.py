@@ -5,9 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from prunekit.structured.find import Found
+from prunekit.budget import Limit
+from prunekit.structured.declare import Declared
+from prunekit.structured.find import Found, concluded, walked
+from prunekit.trace import traced
 
 IMAGE = torch.zeros(1, 1, 4, 4)
+
+
+def find(
+    model: nn.Module, example: Tensor, *, exclude: tuple[str, ...] = (), declared: Declared | None = None
+) -> Found:
+    """Return what the graph alone shows, and what is declared; nothing is tried."""
+    return concluded(walked(model, traced(model, example), Limit()), model, exclude, declared)
 
 
 def conv(inputs: int, outputs: int, size: int = 1, groups: int = 1) -> nn.Conv2d:

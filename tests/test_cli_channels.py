@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from test_export import TOY, call
 from torch import Tensor, nn
 
@@ -38,14 +37,6 @@ CUT = ("prune", "--structured", "--network", FOUR)
 def weights(tmp_path: Path) -> Path:
     torch.save(Four().state_dict(), tmp_path / "net.pth")
     return tmp_path / "net.pth"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "images").mkdir()
-    for index, value in enumerate((51, 204)):
-        Image.new("L", (12, 10), value).save(tmp_path / "images" / f"{index}.png")
-    return tmp_path / "images"
 
 
 def rows(printed: str) -> dict[str, list[str]]:
@@ -172,3 +163,13 @@ def test_mistakes_cost_two_and_write_nothing(
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.filterwarnings("always::prunekit.errors.PruneKitWarning")
+def test_a_class_that_is_held_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("python:test_structured_fit:written", "--structured", "--density", "0.8", "--shape", "1x3x2")
+    assert call(monkeypatch, "prune", *asked, "-o", str(tmp_path / "t")) == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("prunekit: code with sizes that no parameter shows: test_structured_fit.Written stays whole")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from test_export import TOY, call
 from torch import Tensor, nn
 
@@ -55,14 +54,6 @@ ITSELF = "python:test_cli_prune:Itself"
 def weights(tmp_path: Path) -> Path:
     torch.save(Plain().state_dict(), tmp_path / "net.pth")
     return tmp_path / "net.pth"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "images").mkdir()
-    for index, value in enumerate((51, 204)):
-        Image.new("L", (12, 10), value).save(tmp_path / "images" / f"{index}.png")
-    return tmp_path / "images"
 
 
 @pytest.fixture(scope="module")

@@ -134,11 +134,18 @@ def test_heads_lose_their_own_least_channels() -> None:
     assert kept(cut(net, Density(0.5)), "net.0.weight") == [0, 3]
 
 
+def test_an_example_that_does_not_fit_is_not_the_networks_fault() -> None:
+    with pytest.raises(SelectionError, match=r"does not take the example .* of shape \[\(1, 5\)\] \(Runtime"):
+        Structured(magnitude()).cut(
+            rising(), Shape.dense(rising()), Density(0.5), Calibration(example=torch.zeros(1, 5))
+        )
+
+
 def test_targets_out_of_reach_say_what_holds_them() -> None:
     expected = "no structured cut leaves 6 parameters or fewer: with every channel gone that can go there are 9. "
     with pytest.raises(SelectionError, match=expected):
         cut(rising(), Density(0.5), Structured(magnitude(), least=3))
-    expected = "there are 12. Of these no channel can go: 0.weight, 1.weight. Ask for more, exclude less"
+    expected = "there are 12. No channel can go of these, the largest: 0.weight, 1.weight. Ask for more, exclude less"
     with pytest.raises(SelectionError, match=expected):
         cut(rising(), Density(0.5), Structured(magnitude(), exclude=("0.weight",)))
     with pytest.raises(SelectionError, match="no structured cut leaves 2 multiply-adds or fewer: .* there are 3"):

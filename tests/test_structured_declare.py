@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from finding import find
 from torch import Tensor, nn
 
 from prunekit import Channels
@@ -15,7 +16,6 @@ from prunekit.errors import SelectionError
 from prunekit.score import magnitude
 from prunekit.shape import Shape
 from prunekit.structured.declare import declarations, read
-from prunekit.structured.find import find
 from prunekit.structured.pruner import Structured
 
 TOKENS = torch.zeros(1, 3, 2)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from finding import IMAGE, Run, alike, axes, conv, ties
+from finding import IMAGE, Run, alike, axes, conv, find, ties
 from torch import Tensor, nn
 from torch.nn import functional
-
-from prunekit.structured.find import find
 
 
 def test_a_residual_stream_goes_together() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from finding import IMAGE, Run, alike, axes, conv
+from finding import IMAGE, Run, alike, axes, conv, find
 from torch import Tensor, nn
 from torch.nn import functional
 
 from prunekit.errors import SelectionError
-from prunekit.structured.find import find
 
 
 def test_tied_weights_are_one_tensor() -> None:

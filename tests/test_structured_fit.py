@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from prunekit.amount import Density
 from prunekit.calibration import Calibration
-from prunekit.errors import BudgetError, SelectionError
+from prunekit.errors import BudgetError, PruneKitWarning, SelectionError
 from prunekit.score import magnitude
 from prunekit.shape import Shape
 from prunekit.structured.fit import find_fitting
@@ -38,7 +38,7 @@ class ByWidth(nn.Module):
 def test_what_code_computes_from_its_inputs_width_shrinks_in_proportion() -> None:
     net = nn.Sequential(nn.Linear(2, 8, bias=False), ByWidth(), nn.Linear(8, 1, bias=False))
     pruner = Structured(magnitude())
-    with pytest.warns(UserWarning, match="ByWidth shrinks as its inputs do. Declare them with prunekit.Channels"):
+    with pytest.warns(PruneKitWarning, match="ByWidth shrinks as its inputs do. Declare them with prunekit.Channels"):
         shape = pruner.cut(net, pruner.start(net), Density(0.5), Calibration([TOKENS]))
     assert widths(shape) == {
         "0.weight:0": 4,
@@ -66,9 +66,13 @@ class Written(nn.Module):
         return self.out(heads.reshape(b, n, 2 * self.width))
 
 
+def written() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 4), Written(), nn.Linear(4, 8), nn.Linear(8, 1))
+
+
 def test_what_code_has_as_a_number_stays_and_the_rest_shrinks() -> None:
-    net = nn.Sequential(nn.Linear(2, 4), Written(), nn.Linear(4, 8), nn.Linear(8, 1))
-    with pytest.warns(UserWarning, match="Written stays whole. Declare"):
+    net = written()
+    with pytest.warns(PruneKitWarning, match="Written stays whole. Declare"):
         found = find_fitting(net, TOKENS)
     assert {f"{name}:{axis}": ids.tolist() for (name, axis), ids in found.axes.items()} == {
         "0.weight:0": [1, 2, 3, 4],
@@ -91,7 +95,7 @@ def test_code_that_demands_its_inputs_width_keeps_it() -> None:
             return 2 * x
 
     net = nn.Sequential(nn.Linear(2, 4), Demands(), nn.Linear(4, 6), nn.Linear(6, 1))
-    with pytest.warns(UserWarning, match="Demands stays whole, its inputs too"):
+    with pytest.warns(PruneKitWarning, match="Demands stays whole, its inputs too"):
         found = find_fitting(net, TOKENS)
     assert {name for name, _ in found.axes} == {"2.weight", "2.bias", "3.weight"}
 
@@ -143,7 +147,7 @@ def test_code_that_counts_on_equal_shares_is_found_out() -> None:
             return self.out(self.into(x_bnc).reshape(b, n, c, 3).relu().reshape(b, n, 3 * c))
 
     net = nn.Sequential(nn.Linear(2, 4), Equal(), nn.Linear(4, 1))
-    with pytest.warns(UserWarning, match="Equal shrinks as its inputs do"):
+    with pytest.warns(PruneKitWarning, match="Equal shrinks as its inputs do"):
         found = find_fitting(net, TOKENS)
     lanes = [lane.tolist() for lane in found.ties[0]]
     assert lanes == [[5, 6, 7], [8, 9, 10], [11, 12, 13], [14, 15, 16], [1, 2, 3, 4]]

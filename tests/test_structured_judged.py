@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from channel_nets import Dense, Gate, Scaled, groups, upsampler, vgg
+from finding import find
 from torch import Tensor, nn
 
 from prunekit.network import bind_network
-from prunekit.structured.find import find
 from prunekit.structured.resize import resized
 from prunekit.structured.torch_pruning import find_by_torch_pruning
 from prunekit.structured.trial import shrunk

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from finding import find
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +16,6 @@ from prunekit.score import magnitude
 from prunekit.shape import Shape
 from prunekit.sizes import tensors_of
 from prunekit.structured.choose import Choice
-from prunekit.structured.find import find
 from prunekit.structured.resize import resized
 from prunekit.structured.trial import run, shrunk
 from prunekit.structured.units import united

@@ -7,12 +7,12 @@ import inspect
 import pytest
 import torch
 from channel_nets import Gate, Joined, Scaled, Tied, groups
+from finding import find
 from torch import Tensor, nn
 
 from prunekit.budget import budget
 from prunekit.errors import BudgetError, CheckpointError, SelectionError
 from prunekit.structured.declare import Channels
-from prunekit.structured.find import find
 from prunekit.structured.torch_pruning import find_by_torch_pruning
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
+from typing import TextIO
 
 from prunekit.cli.app import build
-from prunekit.errors import PruneKitError
+from prunekit.errors import PruneKitError, PruneKitWarning
 from prunekit.registry import Registry
 
 
@@ -14,7 +16,9 @@ def main() -> None:
     """Run the program; a user's mistake ends in one message and its exit code, never in a traceback."""
     sys.path.append(str(Path.cwd()))  # for `python:` names, as `python -m` does
     try:
-        build(Registry.discover())()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            build(Registry.discover())()
     except PruneKitError as error:
         sys.stderr.write(f"prunekit: {error}\n")
         sys.exit(error.exit_code)
@@ -24,3 +28,18 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("prunekit: interrupted\n")
         sys.exit(130)
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning; ours as a sentence, without the line of code that it comes from."""
+    ours = issubclass(category, PruneKitWarning)
+    sys.stderr.write(
+        f"prunekit: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    )

@@ -75,10 +75,9 @@ def megabytes(count: int) -> str:
 
 def say_written(written: Written, out: Path, dtype: str | None, console: Console) -> None:
     """Print a file's size beside the dense one's, and what reading it back has shown."""
-    console.print(
-        f"{out}: {megabytes(written.bytes)}; the same tensors stored densely take {megabytes(written.dense_bytes)}, "
-        f"{written.dense_bytes / written.bytes:.1f} times as much"
-    )
+    times = f"{written.dense_bytes / written.bytes:.1f}"
+    dense = f"; the same tensors stored densely take {megabytes(written.dense_bytes)}, {times} times as much"
+    console.print(f"{out}: {megabytes(written.bytes)}{'' if times == '1.0' else dense}")
     if not written.weight_error[0]:
         console.print(f"read back: all {written.tensors} tensors are identical")
         return

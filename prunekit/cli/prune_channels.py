@@ -35,7 +35,7 @@ OF = ("all", "macs")
 
 @final
 @dataclass(frozen=True)
-class Found:
+class Timed:
     """A shape, and what finding it took: time, and growth of the process's memory while it was looked for."""
 
     shape: Shape
@@ -101,11 +101,11 @@ def _target(density: float, of: str, ticket: Ticket, model: nn.Module) -> Target
     return MacDensity(share, cost) if of == "macs" else Density(share)
 
 
-def _cut(pruner: Structured, model: nn.Module, target: Target, data: Calibration) -> Found:
+def _cut(pruner: Structured, model: nn.Module, target: Target, data: Calibration) -> Timed:
     forget_peak()
     before_mib, began_s = peak_mib(), time.perf_counter()
     shape = pruner.cut(model, pruner.start(model), target, data)
-    return Found(shape, time.perf_counter() - began_s, peak_mib() - before_mib)
+    return Timed(shape, time.perf_counter() - began_s, peak_mib() - before_mib)
 
 
 def _ticket(source: Ticket, model: nn.Module, shape: Shape) -> Ticket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 from torch import nn
@@ -20,7 +20,7 @@ from prunekit.structured.rules import rule_of
 from prunekit.structured.slots import Ids
 from prunekit.structured.ties import Ties, tied
 from prunekit.structured.walk import Walk, is_tensor, module_of
-from prunekit.trace import arguments, stored_in, traced
+from prunekit.trace import arguments, stored_in
 
 
 @final
@@ -42,34 +42,31 @@ class Found:
     mixed: Ids
 
 
-def find(
-    model: nn.Module,
-    example: Any,
-    *,
-    exclude: tuple[str, ...] = (),
-    declared: Declared | None = None,
-    limit: Limit | None = None,
-) -> Found:
-    """Trace one forward pass and find what goes together in it.
+class Finder(Protocol):
+    """A way to find what goes together in a network."""
 
-    Args:
-        model: on any device; only read.
-        example: one input with a batch axis.
-        exclude: globs over parameters whose channels all stay.
-        declared: declarations for classes of modules, beside those that classes hold and known ones.
-        limit: told which module is being looked at.
+    def __call__(
+        self,
+        model: nn.Module,
+        example: Any,
+        *,
+        exclude: tuple[str, ...] = (),
+        declared: Declared | None = None,
+        limit: Limit | None = None,
+    ) -> Found:
+        """Return what goes together; the model stays as it is.
 
-    Raises:
-        CheckpointError: the network cannot be traced.
-        SelectionError: a pattern matches nothing, or a declaration names what a module lacks.
+        Args:
+            model: on any device; only read.
+            example: one input with a batch axis.
+            exclude: globs over parameters whose channels all stay.
+            declared: declarations for classes of modules, beside those that classes hold and known ones.
+            limit: told which module is being looked at.
 
-    Example:
-        >>> import torch
-        >>> found = find(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), torch.zeros(1, 3))
-        >>> {axis: ids.tolist() for axis, ids in found.axes.items()}
-        {('0.weight', 0): [1, 2], ('0.bias', 0): [1, 2], ('2.weight', 1): [1, 2]}
-    """
-    return concluded(walked(model, traced(model, example), limit or Limit()), model, exclude, declared)
+        Raises:
+            CheckpointError: the finder cannot follow the network.
+            SelectionError: a pattern matches nothing, or a declaration names what a module lacks.
+        """
 
 
 def walked(model: nn.Module, program: ExportedProgram, limit: Limit) -> Walk:
@@ -112,9 +109,8 @@ def _visit(walk: Walk, node: Node) -> Any:
 def _keep_unsaved(walk: Walk, model: nn.Module) -> None:
     """Let buffers that no file holds stay as they are."""
     saved = {canonical(name) for name in model.state_dict()}
-    for name in {name for name, _ in walk.axes} - saved:
-        if name not in parameters(model):
-            _keep_all(walk, name)
+    for name in {name for name, _ in walk.axes} - saved - parameters(model).keys():
+        _keep_all(walk, name)
 
 
 def _keep_all(walk: Walk, name: str) -> None:

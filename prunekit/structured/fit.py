@@ -12,7 +12,7 @@ from torch import nn
 from torch.fx import Graph
 
 from prunekit.budget import Limit
-from prunekit.errors import SelectionError
+from prunekit.errors import PruneKitWarning, SelectionError
 from prunekit.structured.choose import Choice
 from prunekit.structured.declare import Declared
 from prunekit.structured.find import Found, concluded, walked
@@ -38,22 +38,24 @@ def find_fitting(
     declared: Declared | None = None,
     limit: Limit | None = None,
 ) -> Found:
-    """Find what goes together, as `find` does, and let more of it stay until the network's code takes what is left.
+    """Find what goes together in the graph of `torch.export`; let more stay until the network's code takes the rest.
 
     The smallest network and one with uneven shares of its channels are run. Where the code of a module fails, as it
     has sizes that no parameter shows, its class is held in one way after the other, with a warning; declarations are
     better.
 
     Args:
-        model: on any device; only read.
-        example: one input with a batch axis.
-        exclude: globs over parameters whose channels all stay.
-        declared: declarations for classes of modules, beside those that classes hold and known ones.
-        limit: told which module is being looked at.
+        model, example, exclude, declared, limit: as `prunekit.structured.find.Finder`.
 
     Raises:
         CheckpointError: the network cannot be traced.
-        SelectionError: as `find`; or the code of a module fails however much of it stays.
+        SelectionError: as `prunekit.structured.find.Finder`; or a module's code fails however much of it stays.
+
+    Example:
+        >>> import torch
+        >>> found = find_fitting(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)), torch.zeros(1, 3))
+        >>> {axis: ids.tolist() for axis, ids in found.axes.items()}
+        {('0.weight', 0): [1, 2], ('0.bias', 0): [1, 2], ('2.weight', 1): [1, 2]}
     """
     program = traced(model, example)
     strict: dict[str, int] = {}
@@ -70,7 +72,7 @@ def find_fitting(
         else:
             break
     if strict:
-        warnings.warn(_note(strict), UserWarning, stacklevel=2)
+        warnings.warn(_note(strict), PruneKitWarning, stacklevel=2)
     return found
 
 

@@ -23,15 +23,15 @@ from prunekit.select import parameters
 from prunekit.shape import Shape
 from prunekit.structured.choose import Choice, Unmet, fewest
 from prunekit.structured.declare import read
-from prunekit.structured.find import Found
+from prunekit.structured.find import Finder, Found
 from prunekit.structured.fit import find_fitting
 from prunekit.structured.resize import resized
 from prunekit.structured.torch_pruning import find_by_torch_pruning
-from prunekit.structured.trial import hollow, refuse_misfit, run, shrunk
+from prunekit.structured.trial import hollow, refuse_example, refuse_misfit, run, shrunk
 from prunekit.structured.units import Units, united
 from prunekit.target import on_the_way
 
-FINDERS: Mapping[str, Callable[..., Found]] = {"graph": find_fitting, "torch_pruning": find_by_torch_pruning}
+FINDERS: Mapping[str, Finder] = {"graph": find_fitting, "torch_pruning": find_by_torch_pruning}
 
 
 @final
@@ -102,7 +102,7 @@ class Structured:
         times = self.scorer.times if isinstance(self.scorer, FromData) else 1
         shape, work = now, model
         with preserved(model, weights=not isinstance(self.scorer, (PerTensor, FromData))):
-            for step in on_the_way(now, amount, times):  # type: ignore[arg-type]
+            for step in on_the_way(now, amount, times):
                 if shape is not now:
                     work = shrunk(model, shape, now)
                 shape = shape.then(self._once(work, shape, step, data))
@@ -115,13 +115,13 @@ class Structured:
     def _once(self, model: nn.Module, now: Shape, amount: Target, data: Calibration) -> Shape:
         """Return a shape of the model as it is, which has the shape ``now``."""
         example = _example(model, data)
-        run(model, example)
+        refuse_example(model, example)
         declared, scores = read(self.declared or {}), self.scorer(model, data)
         with budget(
             seconds=self.seconds, mib=self.mib, model=model, what="finding which channels go together"
         ) as limit:
             found = FINDERS[self.finder](model, example, exclude=self.exclude, declared=declared, limit=limit)
-        units = united(found, lambda name: scores.get(name), power=self.power)
+        units = united(found, scores.get, power=self.power)
         choice = Choice(units, self.across, self.multiple, self.least)
 
         def made(kept: NDArray[np.bool_]) -> Shape:
@@ -184,13 +184,10 @@ def _cost(
 
 def _unmet(model: nn.Module, found: Found, amount: Target, least: float, limit: float) -> str:
     """Return a message that says how far a cut can go, and what cannot shrink."""
-    free = {name for name, _ in found.axes}
-    whole = sorted(
-        (name for name, parameter in parameters(model).items() if name not in free),
-        key=lambda name: -parameters(model)[name].numel(),
-    )
+    free, named = {name for name, _ in found.axes}, parameters(model)
+    whole = sorted(named.keys() - free, key=lambda name: (-named[name].numel(), name))
     what = "multiply-adds" if isinstance(amount, MacDensity) else "parameters"
-    held = f" Of these no channel can go: {', '.join(whole[:3])}." if whole else ""
+    held = f" No channel can go of these, the largest: {', '.join(whole[:3])}." if whole else ""
     return (
         f"no structured cut leaves {limit:,.0f} {what} or fewer: with every channel gone that can go there are "
         f"{least:,.0f}.{held} Ask for more, exclude less, lower least or multiple, or declare what the network's "

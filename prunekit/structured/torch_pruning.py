@@ -35,7 +35,7 @@ def find_by_torch_pruning(
     declared: Declared | None = None,
     limit: Limit | None = None,
 ) -> Found:
-    """Find what goes together with torch-pruning's dependency graph; takes and returns what `find` does.
+    """Find what goes together with torch-pruning's dependency graph, for networks that cannot be traced.
 
     It knows convolutions, linear layers, norms, embeddings and bare parameters, and takes all else for functions of
     single entries; so a cut of what it found has to be tried. Kept whole besides what it does not reach: channels of
@@ -43,15 +43,11 @@ def find_by_torch_pruning(
     all memory: give it a budget.
 
     Args:
-        model: on any device; only read.
-        example: one input with a batch axis.
-        exclude: globs over parameters whose channels all stay.
-        declared: declarations for classes of modules, beside those that classes hold and known ones.
-        limit: told which module is being looked at.
+        model, example, exclude, declared, limit: as `prunekit.structured.find.Finder`.
 
     Raises:
         CheckpointError: torch-pruning fails on the network.
-        SelectionError: a pattern matches nothing, or a declaration names what a module lacks.
+        SelectionError: as `prunekit.structured.find.Finder`.
 
     Reference:
         Fang et al. 2023 (DepGraph), arXiv 2301.12900. Its dependencies are followed index by index here, so that

@@ -53,6 +53,24 @@ def run(model: nn.Module, example: Any) -> Any:
         return _run(model, example)
 
 
+def refuse_example(model: nn.Module, example: Any) -> None:
+    """Raise unless the network, before anything is cut of it, takes the example.
+
+    Raises:
+        SelectionError: it does not; says why, in its own words.
+    """
+    try:
+        with evaluating(model):
+            model(example)
+    except Exception as cause:  # whatever the network's own code raises
+        shapes = [tuple(leaf.shape) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
+        first = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+        raise SelectionError(
+            f"the network does not take the example that it is to be cut with, of shape {shapes} ({first}): pass "
+            "another one, prunekit.Calibration(..., example=x)."
+        ) from cause
+
+
 def _run(model: nn.Module, example: Any) -> Any:
     inside: list[str] = []
     names = {module: path for path, module in model.named_modules()}

@@ -43,8 +43,8 @@ def united(found: Found, score: Callable[[str], Tensor | None], *, power: int = 
             squares of L2 norms.
 
     Reference:
-        Sum over a filter: Li et al. 2017, arXiv 1608.08710, section 3.1 (L1). Mean over the layers of a group: Fang et
-        al. 2023 (DepGraph), arXiv 2301.12900, section 3.3, equation 6; theirs sums, which ranks alike within a group.
+        Sum over a filter: Li et al. 2017, arXiv 1608.08710, section 3.1 (L1). The layers of a
+        group together: Fang et al. 2023 (DepGraph), arXiv 2301.12900; a mean here, which does not favour long groups.
     """
     count = 1 + max((int(ids.max()) for ids in found.axes.values()), default=0)
     worth = _mean_over_tensors(found.axes, score, power, count)
