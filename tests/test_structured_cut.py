@@ -141,6 +141,24 @@ def test_an_example_that_does_not_fit_is_not_the_networks_fault() -> None:
         )
 
 
+class WritesIntoItsInput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x *= 1e30  # once more, and it is infinite
+        return self.net(x)
+
+
+def test_a_network_that_writes_into_its_input_leaves_the_example_alone() -> None:
+    example, net = torch.ones(1, 2), WritesIntoItsInput()
+    dense = MacDensity(0.5, {"net.0.weight": 8, "net.1.weight": 4})
+    for amount in (Density(0.7), dense):
+        shape = Structured(magnitude()).cut(net, Shape.dense(net), amount, Calibration(example=example))
+        assert example.tolist() == [[1, 1]] and len(shape.indices["net.0.weight"][0]) == 2
+
+
 def test_targets_out_of_reach_say_what_holds_them() -> None:
     expected = "no structured cut leaves 6 parameters or fewer: with every channel gone that can go there are 9. "
     with pytest.raises(SelectionError, match=expected):

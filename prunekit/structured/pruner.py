@@ -27,7 +27,7 @@ from prunekit.structured.find import Finder, Found
 from prunekit.structured.fit import find_fitting
 from prunekit.structured.resize import resized
 from prunekit.structured.torch_pruning import find_by_torch_pruning
-from prunekit.structured.trial import hollow, refuse_example, refuse_misfit, run, shrunk
+from prunekit.structured.trial import fresh, hollow, refuse_example, refuse_misfit, run, shrunk
 from prunekit.structured.units import Units, united
 from prunekit.target import on_the_way
 
@@ -52,6 +52,11 @@ class Structured:
             from torch-pruning's, for networks that cannot be traced so.
         seconds, mib: most time, and most memory beside the network's own, for finding what goes together, and again for
             choosing among it.
+
+    Reference:
+        Li et al. 2017, arXiv 1608.08710 (filters by their norm); Fang et al. 2023 (DepGraph), arXiv 2301.12900 (layers
+        that go together). Here dependencies are followed index by index, heads and halves lose each their own channels,
+        and targets are met by trying.
 
     Example:
         >>> import torch
@@ -162,7 +167,7 @@ def _cost(
         def macs(kept: NDArray[np.bool_]) -> int:
             smaller = shrunk(empty, made(kept))
             run(smaller, shapes)
-            return count_macs(smaller, shapes).dense
+            return count_macs(smaller, fresh(shapes)).dense
 
         here = macs(np.ones(len(units.worth), dtype=bool))
         if now.density == 1 and here != amount.total:

@@ -29,6 +29,11 @@ def shrunk(model: nn.Module, shape: Shape, since: Shape | None = None) -> nn.Mod
     return smaller
 
 
+def fresh(example: Any) -> Any:
+    """Return a copy of an input: some networks write into theirs."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
+
+
 def hollow(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
     """Return copies whose tensors have shapes and no entries, so that a pass costs hardly anything.
 
@@ -37,7 +42,7 @@ def hollow(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
     empty = copy.deepcopy(model).to("meta")
     shapes = tree_map(lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, example)
     try:
-        alike = count_macs(empty, shapes) == count_macs(model, example)
+        alike = count_macs(empty, shapes) == count_macs(model, fresh(example))
     except Exception:  # whatever the network's own code raises
         alike = False
     return (empty, shapes) if alike else (model, example)
@@ -61,7 +66,7 @@ def refuse_example(model: nn.Module, example: Any) -> None:
     """
     try:
         with evaluating(model):
-            model(example)
+            model(fresh(example))
     except Exception as cause:  # whatever the network's own code raises
         shapes = [tuple(leaf.shape) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
         first = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
@@ -84,7 +89,7 @@ def _run(model: nn.Module, example: Any) -> Any:
     handles = [module.register_forward_pre_hook(enter) for module in names]
     handles += [module.register_forward_hook(leave) for module in names]
     try:
-        return model(example)
+        return model(fresh(example))
     except PruneKitError:  # out of time or memory
         raise
     except Exception as cause:  # whatever the network's own code raises
@@ -131,7 +136,7 @@ def refuse_misfit(model: nn.Module, smaller: nn.Module, example: Any) -> None:
         smaller.train()
         with torch.no_grad():
             try:
-                model(example)
+                model(fresh(example))
             except Exception:  # e.g. a batch norm that sees one value per channel
                 return
             _run(smaller, example)
