@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from prunekit.native import LEVELS, library
@@ -38,6 +37,8 @@ def every_copy(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of two grey images, each of one value."""
+    from PIL import Image  # not there where only the kernels are tested
+
     (tmp_path / "images").mkdir()
     for index, value in enumerate((51, 204)):
         Image.new("L", (12, 10), value).save(tmp_path / "images" / f"{index}.png")

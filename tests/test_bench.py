@@ -89,6 +89,7 @@ def job(**changes: Any) -> Job:
 # --- real processes -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_ticket_is_measured_and_a_backend_that_dies_is_a_row_that_says_so(
     tmp_path: Path, networks: None, started: list[subprocess.Popen[str]]
 ) -> None:

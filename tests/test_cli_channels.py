@@ -64,6 +64,7 @@ def test_channels_are_cut_and_the_costs_compared(
     assert ticket.about.attributes == {"first.out_channels": 2, "last.in_channels": 2}
 
 
+@pytest.mark.slow
 def test_densities_stay_shares_of_the_dense_network(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +121,7 @@ def test_data_give_scores_statistics_and_a_psnr(
     assert len(means) < 4 and torch.allclose(ticket.tensors["norm.running_mean"], means)
 
 
+@pytest.mark.slow
 def test_a_run_brings_its_own_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

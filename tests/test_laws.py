@@ -91,6 +91,7 @@ def test_cut(scorer: str, allocation: str, target: str) -> None:
     check_cut(SCORERS[scorer], ALLOCATIONS[allocation], TARGETS[target])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scorer", sorted(SCORERS.keys() - {"ticket"}))  # a ticket scores single weights only
 def test_structured_cut(scorer: str) -> None:
     check_structured_cut(SCORERS[scorer], Density(0.5))

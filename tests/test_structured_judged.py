@@ -31,7 +31,7 @@ NETWORKS: dict[str, Any] = {
     "convnext_atto": "timm:convnext_atto",
     "dncnn": "{name: 'spandrel:DnCNN', in_nc: 3, out_nc: 3, nc: 16, nb: 5}",
 }
-SLOW = {"convnext_atto", "resnet18"}
+SLOW = {"convnext_atto", "resnet18", "dncnn", "scaled", "dense with a residual"}
 
 
 def networks(*without: str) -> pytest.MarkDecorator:

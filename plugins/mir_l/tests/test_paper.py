@@ -14,6 +14,8 @@ from prunekit.plan import Rewind
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
 
+pytestmark = pytest.mark.slow  # fifteen cuts of the network at full size
+
 
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory: pytest.TempPathFactory) -> Job:
