@@ -18,7 +18,8 @@ from prunekit.errors import RecipeError
 from prunekit.measure import count_macs
 from prunekit.network import bind_network
 from prunekit_mir_l.metrics import GREY_PROTOCOL
-from prunekit_mir_l.task import MirL, mir_l
+from prunekit_mir_l.restoration import MirL
+from prunekit_mir_l.task import mir_l
 
 GREY = {"name": "spandrel:DnCNN", "nc": 4, "nb": 3}
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from prunekit.errors import DataError, RecipeError
 from prunekit.task import Task
-from prunekit_mir_l.task import MirL, cosine, mir_l
+from prunekit_mir_l.restoration import MirL, cosine
+from prunekit_mir_l.task import mir_l
 
 FACTS = json.loads((Path(__file__).parent / "fixtures" / "mirl_facts.json").read_text())["lr_schedule"]
 TASKS = ["denoise_15", "denoise_25", "denoise_50", "derain", "dehaze"]
