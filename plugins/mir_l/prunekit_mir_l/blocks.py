@@ -14,7 +14,6 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -22,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from prunekit.errors import RecipeError
+from prunekit_mir_l.gated import gated
 
 EXPANSION = 2.66
 
@@ -29,22 +29,6 @@ EXPANSION = 2.66
 def conv(inputs: int, outputs: int, kernel: int, *, groups: int = 1) -> nn.Conv2d:
     """Return the only kind of convolution here: stride 1, size kept, no bias."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
-
-
-def parts(pointwise: nn.Conv2d, depthwise: nn.Conv2d, x_bchw: Tensor, count: int) -> Sequence[Tensor]:
-    """Return ``depthwise(pointwise(x))`` in ``count`` equal parts along the channels.
-
-    In training each part is computed on its own: it is still in the cache when the depthwise convolution reads it, and
-    it is dense, where a slice of the whole has gaps, and gradients that must be joined again. In evaluation the two
-    modules are called whole, which is as fast there, and lets hooks see what goes in and out.
-    """
-    if not pointwise.training:
-        whole_bchw: Tensor = depthwise(pointwise(x_bchw))
-        return whole_bchw.chunk(count, dim=1)
-    return [
-        F.conv2d(F.conv2d(x_bchw, point), depth, padding=1, groups=depth.shape[0])
-        for point, depth in zip(pointwise.weight.chunk(count), depthwise.weight.chunk(count), strict=True)
-    ]
 
 
 @final
@@ -99,13 +83,13 @@ class Attention(nn.Module):
     def forward(self, x_bchw: Tensor) -> Tensor:
         """Return the attended map, same shape."""
         b, c, h, w = x_bchw.shape  # q, k and v may have fewer channels than x once they were pruned
-        qkv = parts(self.qkv, self.qkv_dwconv, x_bchw, 3)
+        qkv = self.qkv_dwconv(self.qkv(x_bchw)).chunk(3, dim=1)
         q_bpnd, k_bpnd, v_bpnd = (t.permute(0, 2, 3, 1).reshape(b, h * w, self.heads, -1) for t in qkv)
         mix_bnde = self.mixture(q_bpnd, k_bpnd)
         if self.training:  # project the mixtures in place of the pixels, which spares one pass over the map
             project_nod = self.project_out.weight.view(c, self.heads, -1).transpose(0, 1)
             project_bco = (project_nod @ mix_bnde).transpose(2, 3).reshape(b, -1, c)
-            y_bpc = v_bpnd.flatten(2) @ project_bco
+            y_bpc: Tensor = v_bpnd.flatten(2) @ project_bco
             return y_bpc.view(b, h, w, c).permute(0, 3, 1, 2)
         y_bpnd = (v_bpnd.transpose(1, 2) @ mix_bnde.transpose(2, 3)).transpose(1, 2)
         y_bchw: Tensor = self.project_out(y_bpnd.reshape(b, h, w, -1).permute(0, 3, 1, 2))
@@ -138,8 +122,13 @@ class FeedForward(nn.Module):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """Return the transformed map, same shape."""
-        gate_bchw, value_bchw = parts(self.project_in, self.dwconv, x_bchw, 2)
-        y_bchw: Tensor = self.project_out(F.gelu(gate_bchw) * value_bchw)
+        hidden_bchw = self.project_in(x_bchw)
+        if self.training:
+            product_bchw = gated(hidden_bchw, self.dwconv.weight)
+        else:
+            gate_bchw, value_bchw = self.dwconv(hidden_bchw).chunk(2, dim=1)
+            product_bchw = F.gelu(gate_bchw) * value_bchw
+        y_bchw: Tensor = self.project_out(product_bchw)
         return y_bchw
 
 

@@ -49,8 +49,8 @@ def _check(
 class PromptIR(nn.Module):
     """Restore RGB images; the parameter names are those of the published checkpoints.
 
-    In training mode some convolutions are computed in parts, or multiplied with others first, so hooks on them see
-    nothing; in evaluation mode every used module is called. The two agree to rounding.
+    In training mode some convolutions are computed together with what follows, so hooks on them see nothing; in
+    evaluation mode every used module is called. The two agree to rounding.
 
     Args:
         width: channels of level 1; level l has ``width * 2 ** (l - 1)``; even.

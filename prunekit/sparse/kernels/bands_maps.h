@@ -1,9 +1,9 @@
 /* What happens to each map of a band on its own, or to the channels of one pixel. */
 #include "bands.h"
 
-/* x times the normal distribution function: a polynomial of degree 13 in x^2 on -5 .. 5, whose largest error is 2e-7,
+/* The normal distribution function: a polynomial of degree 13 in x^2 on -5 .. 5, whose largest error is 2e-7,
  * fitted to erf by weighted least squares; outside, the function is 0 or 1 to single precision. */
-static inline __attribute__((always_inline)) vec gelu(vec x)
+static inline __attribute__((always_inline)) vec normal(vec x)
 {
     static const float c[] = {
         0.141363812f, -0.070296786f, 0.0515184398f, -0.0404270643f, 0.0314699577f, -0.0234041518f, 0.0162687362f,
@@ -18,8 +18,10 @@ static inline __attribute__((always_inline)) vec gelu(vec x)
     vec sum = odd * u + even;
     vec share = x * sum + 0.5f;
     share = CHOOSE(x > 5.0f, SPREAD(1.0f), share);
-    return x * CHOOSE(x < -5.0f, none, share);
+    return CHOOSE(x < -5.0f, none, share);
 }
+
+static inline __attribute__((always_inline)) vec gelu(vec x) { return x * normal(x); }
 
 static inline __attribute__((always_inline)) vec activated(vec x, int mode)
 {

@@ -24,6 +24,7 @@ APPLY(TARGET)
 
 #include "bands_run.h"
 #include "few.h"
+#include "gated.h"
 #include "groups.h"
 
 #if defined(TARGET) && defined(__clang__)
