@@ -184,7 +184,7 @@ class Execution:
 
 
 def _identity(measure: Mapping[str, Any]) -> str:
-    return json.dumps([measure[key] for key in ("task", "dataset", "item", "metric")])
+    return json.dumps([measure[key] for key in ("task", "dataset", "item")])  # metrics stay in the task's order
 
 
 def _pictures(samples: Sequence[Sample]) -> dict[str, Tensor]:

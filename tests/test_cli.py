@@ -88,7 +88,9 @@ def test_eval_measures_again(
     measures = read_json(finished / "02-0.2500" / "done" / "metrics.json")
     mean = sum(measure["value"] for measure in measures) / len(measures)
     assert call(monkeypatch, "eval", str(finished), "--device", "cpu") == 0
-    assert f"{mean:.4g}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{mean:.4g}" in printed
+    assert printed.endswith("\nmse: lower is better; mean\n")
     assert call(monkeypatch, "eval", str(finished), "--stage", "09", "--device", "cpu") == 2
     assert "no finished stage '09'; finished: 00-1.0000" in capsys.readouterr().err
 

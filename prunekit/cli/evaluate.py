@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -40,6 +40,8 @@ def evaluate_run(run: Path, overrides: Sequence[str], *, stage: str | None, devi
     removed = f", {now:,} of {before:,} parameters since channels were removed" if now < before else ""
     console.print(f"{run}, stage {name}: density {cut.density:.2%}{removed}")
     console.print(means(measures))
+    for line in protocols(measures):
+        console.print(line, highlight=False)
 
 
 def _count(model: nn.Module) -> int:
@@ -48,8 +50,16 @@ def _count(model: nn.Module) -> int:
 
 def means(measures: Sequence[Measure]) -> Table:
     """Return one row per task, data set and metric: the mean over items beside the untreated input's."""
-    shown = Table("task", "data set", "items", "metric", "input", "output", "protocol", box=None, pad_edge=False)
-    for mean in sorted(averages(measures), key=lambda mean: (mean.task, mean.dataset, mean.metric)):
+    shown = Table("task", "data set", "items", "metric", "input", "output", box=None, pad_edge=False)
+    for mean in sorted(averages(measures), key=lambda mean: (mean.task, mean.dataset)):
         baseline = "" if mean.baseline is None else f"{mean.baseline:.4g}"
-        shown.add_row(mean.task, mean.dataset, str(mean.n), mean.metric, baseline, f"{mean.value:.4g}", mean.protocol)
+        shown.add_row(mean.task, mean.dataset, str(mean.n), mean.metric, baseline, f"{mean.value:.4g}")
     return shown
+
+
+def protocols(measures: Sequence[Measure]) -> Iterator[str]:
+    """Yield a line for each metric: which way is up, and how it was computed."""
+    ways = dict.fromkeys((measure.metric, measure.higher_is_better) for measure in measures)
+    for metric, higher in ways:
+        made = dict.fromkeys(measure.protocol for measure in measures if measure.metric == metric)
+        yield f"{metric}: {'higher' if higher else 'lower'} is better; {' / '.join(made)}"

@@ -16,6 +16,9 @@ from prunekit.errors import DataError
 Pixels = npt.NDArray[np.uint8]
 """uint8 of shape (height, width, 3), RGB; or (height, width, 1), grey."""
 
+Floats = npt.NDArray[np.float32]
+"""The same shapes as float32, mostly in [0, 1]."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112

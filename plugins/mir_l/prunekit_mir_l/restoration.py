@@ -20,10 +20,10 @@ from torch.optim import AdamW, Optimizer
 from prunekit.data import batches, share
 from prunekit.imaging import ImageCall
 from prunekit.task import Measure, Sample
-from prunekit_mir_l import metrics
 from prunekit_mir_l.dataset import Crops, as_tensor, evaluation_pair
-from prunekit_mir_l.images import Pixels
+from prunekit_mir_l.images import Floats, Pixels
 from prunekit_mir_l.items import Item
+from prunekit_mir_l.metrics import Metric, floats
 
 SAMPLE_SIDE = 192
 EXAMPLE_SIDE = 128
@@ -66,6 +66,7 @@ class MirL:
         workers: loader processes.
         seed: of the data order.
         test_crop: largest side of a test image; None for no limit.
+        metrics: what is measured; the first is what short tables show.
     """
 
     network: Callable[[], nn.Module]
@@ -81,6 +82,7 @@ class MirL:
     workers: int
     seed: int
     test_crop: int | None
+    metrics: tuple[Metric, ...]
 
     def model(self) -> nn.Module:
         """Build a fresh network on the CPU."""
@@ -106,7 +108,7 @@ class MirL:
         return functional.l1_loss(self.call(model, x_bchw), target_bchw)
 
     def evaluate(self, model: nn.Module) -> list[Measure]:
-        """Measure PSNR and SSIM of this process's test images, beside those of the untreated inputs."""
+        """Measure this process's test images, beside the untreated inputs."""
         return [measure for item in share(self.test) for measure in self._measures(model, item)]
 
     def example(self) -> Tensor:
@@ -134,12 +136,14 @@ class MirL:
 
     def _measures(self, model: nn.Module, item: Item) -> Iterator[Measure]:
         given, target = evaluation_pair(item, limit=self.test_crop, in_grey=self.crops.in_grey)
-        protocol = metrics.GREY_PROTOCOL if self.crops.in_grey else metrics.PROTOCOL
-        protocol += f"; centre of at most {self.test_crop} px" if self.test_crop else ""
-        restored = self._restored(model, given)
-        for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
-            value, baseline = (metric(image, metrics.floats(target)) for image in (restored, metrics.floats(given)))
-            yield Measure(item.task, item.dataset, item.name, name, value, protocol, baseline=baseline)
+        restored, seen, wanted = self._restored(model, given), floats(given), floats(target)
+        where = f"; centre of at most {self.test_crop} px" if self.test_crop else ""
+        for metric in self.metrics:
+            yield Measure(
+                *(item.task, item.dataset, item.name, metric.name, metric(restored, wanted), metric.protocol + where),
+                higher_is_better=metric.higher_is_better,
+                baseline=metric(seen, wanted),
+            )
 
     def _sample(self, model: nn.Module, item: Item) -> Sample:
         given, target = evaluation_pair(item, limit=SAMPLE_SIDE, in_grey=self.crops.in_grey)
@@ -149,10 +153,10 @@ class MirL:
         return Sample(item.task, item.name, {name: torch.from_numpy(pixels) for name, pixels in in_rgb.items()})
 
     @torch.no_grad()
-    def _restored(self, model: nn.Module, given: Pixels) -> metrics.Floats:
+    def _restored(self, model: nn.Module, given: Pixels) -> Floats:
         """Return a network's output for one image: float32, shape (height, width, channels), not clipped."""
         output_bchw = self.call(model, _batch(given))
-        output: metrics.Floats = output_bchw[0].permute(1, 2, 0).float().cpu().numpy()
+        output: Floats = output_bchw[0].permute(1, 2, 0).float().cpu().numpy()
         return output
 
 

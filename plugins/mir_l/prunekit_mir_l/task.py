@@ -14,10 +14,12 @@ from prunekit.imaging import ImageCall, image_call
 from prunekit.network import Network, bind_network
 from prunekit.recipe import Bound
 from prunekit_mir_l.dataset import AUGMENT, Crops
+from prunekit_mir_l.degrade import centre_window
 from prunekit_mir_l.embedded import embedded
 from prunekit_mir_l.folders import MIN_TEST_SIDE, folders
-from prunekit_mir_l.images import ImageCache
-from prunekit_mir_l.items import SIGMAS, TASKS
+from prunekit_mir_l.images import ImageCache, size_of
+from prunekit_mir_l.items import SIGMAS, TASKS, Item
+from prunekit_mir_l.metrics import Metric, chosen
 from prunekit_mir_l.restoration import MirL
 
 CHANNELS = {"rgb": 3, "grey": 1}
@@ -41,6 +43,7 @@ def mir_l(
     lr_per: str = "step",
     augment: str = "dihedral",
     test_crop: int | None = None,
+    metrics: Sequence[str] | None = None,
     workers: int = 0,
     cache_mib: int = 512,
     seed: int = 0,
@@ -67,6 +70,8 @@ def mir_l(
         lr_per: ``"step"`` or ``"epoch"``: the unit in which the rate changes.
         augment: ``"dihedral"`` turns each crop by any symmetry of the square; ``"published"`` by any but the identity.
         test_crop: pixels that the sides of a test image are cropped to at most, a multiple of 16; None as published.
+        metrics: among ``"psnr"``, ``"ssim"`` (published), ``"psnr_y"``, ``"ssim_y"`` (luma, in colour only), and
+            ``"lpips"``, ``"dists"`` (extra ``perceptual``); None takes the first four. Short tables show the first.
         workers: loader processes.
         cache_mib: MiB of decoded training images held in each loader process.
         seed: of data order, crops and degradations. Test images are degraded alike whatever the seed.
@@ -106,9 +111,14 @@ def mir_l(
         patch > 0 and patch % call.multiple == 0,
         f"patch is {patch}: it must be a positive multiple of {call.multiple} for this network.",
     )
-    crops = Crops(items.train, patch, seed, augment, ImageCache(cache_mib * 2**20), in_grey=call.channels == 1)
+    in_grey = call.channels == 1
+    measured = chosen(metrics, in_grey=in_grey)
+    _large_enough(items.test, measured, test_crop)
+    crops = Crops(items.train, patch, seed, augment, ImageCache(cache_mib * 2**20), in_grey=in_grey)
     return MirL(
-        build, call, crops, tuple(items.test), length, unit, warmup, lr, weight_decay, batch, workers, seed, test_crop
+        *(build, call, crops, tuple(items.test), length, unit, warmup, lr, weight_decay, batch, workers, seed),
+        test_crop=test_crop,
+        metrics=measured,
     )
 
 
@@ -121,6 +131,20 @@ def _call(build: Callable[[], nn.Module], channels: int | None) -> ImageCall:
     except RecipeError as error:
         name = build.tree["name"] if isinstance(build, Bound) else type(model).__name__
         raise RecipeError(f"task.network {name!r} cannot be trained to restore images: {error}") from error
+
+
+def _large_enough(test: Iterable[Item], metrics: Iterable[Metric], limit: int | None) -> None:
+    """Raise RecipeError, naming it, where a test image would be too small for a metric."""
+    widest = max(metrics, key=lambda metric: metric.side)
+    if widest.side <= MIN_TEST_SIDE:
+        return
+    for path in dict.fromkeys(item.target for item in test):
+        window = centre_window(size_of(path), limit=limit)
+        _need(
+            min(window.height, window.width) >= widest.side,
+            f"metric {widest.name!r} needs {widest.side} pixels a side, and of {path} {window.width} x {window.height} "
+            "are measured: leave the metric out, raise test_crop, or remove the image.",
+        )
 
 
 def _known(option: str, name: str, known: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against the published protocol's reference values."""
+"""PSNR and SSIM against the published protocol's reference values; luma against its definition, written out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from prunekit.errors import DataError, RecipeError
 from prunekit_mir_l import metrics
-from prunekit_mir_l.metrics import Floats
+from prunekit_mir_l.images import Floats
 
 FACTS = json.loads((Path(__file__).parent / "fixtures" / "mirl_facts.json").read_text())["metrics"]
 
@@ -51,3 +53,84 @@ def test_equal_images_are_as_near_as_can_be() -> None:
     image = np.full((16, 16, 3), 0.5, np.float32)
     assert metrics.psnr(image, image) == math.inf
     assert metrics.ssim(image, image) == pytest.approx(1)
+
+
+def luma_by_hand(image: Floats) -> npt.NDArray[np.float64]:
+    """Return BT.601's luma, pixel by pixel."""
+    y = np.zeros(image.shape[:2])
+    for row, col in np.ndindex(*y.shape):
+        red, green, blue = (round(min(max(float(v), 0.0), 1.0) * 255) for v in image[row, col])
+        y[row, col] = 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
+    return y
+
+
+def ssim_by_hand(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
+    """Return the mean over every place at which a Gaussian window of 11 x 11 lies inside."""
+    bell = [math.exp(-((k - 5) ** 2) / (2 * 1.5**2)) for k in range(11)]
+    weights = np.outer(bell, bell) / sum(bell) ** 2
+    found = []
+    for row, col in np.ndindex(x.shape[0] - 10, x.shape[1] - 10):
+        a, b = x[row : row + 11, col : col + 11], y[row : row + 11, col : col + 11]
+        mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
+        var_a, var_b = (weights * (a - mean_a) ** 2).sum(), (weights * (b - mean_b) ** 2).sum()
+        both = (weights * (a - mean_a) * (b - mean_b)).sum()
+        c1, c2 = 2.55**2, 7.65**2
+        alike = (2 * mean_a * mean_b + c1) * (2 * both + c2)
+        found.append(alike / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize(("shape", "name"), [((11, 11), "chelsea"), ((16, 29), "astronaut"), ((40, 24), "coffee")])
+def test_luma_is_measured_by_its_definition(shape: tuple[int, int], name: str) -> None:
+    rng = np.random.default_rng(0)
+    _, target = pair(*shape, name)
+    image = target + rng.normal(0, 0.2, target.shape).astype(np.float32)  # outside [0, 1] here and there
+    y, wanted = luma_by_hand(image), luma_by_hand(target)
+    assert np.abs(metrics.luma(image) - y).max() < 1e-12
+    error = ((y - wanted) ** 2).mean()
+    assert metrics.psnr_y(image, target) == pytest.approx(10 * math.log10(255**2 / error), abs=1e-9)
+    assert metrics.ssim_y(image, target) == pytest.approx(ssim_by_hand(y, wanted), abs=1e-9)
+
+
+def test_luma_of_one_small_image() -> None:
+    image, target = pair(24, 32, "chelsea")
+    assert metrics.psnr_y(image, target) == pytest.approx(31.246037263362, abs=1e-9)
+    assert metrics.ssim_y(image, target) == pytest.approx(0.647524068620, abs=1e-9)
+
+
+def test_luma_is_of_eight_bits_and_is_not_rounded_itself() -> None:
+    target = np.zeros((16, 16, 3), np.float32)
+    nearly, one = (np.full_like(target, value / 255) for value in (0.4, 0.6))
+    assert metrics.psnr_y(nearly, target) == math.inf
+    assert metrics.psnr_y(one, target) == pytest.approx(20 * math.log10(255 / (219 / 255)), abs=1e-6)
+
+
+def test_names_choose_metrics_and_their_protocols() -> None:
+    usual = metrics.chosen()
+    assert [metric.name for metric in usual] == ["psnr", "ssim", "psnr_y", "ssim_y"]
+    assert len({metric.protocol for metric in usual}) == 2
+    assert [metric.name for metric in metrics.chosen(["ssim_y", "psnr", "ssim_y"])] == ["ssim_y", "psnr"]
+    assert {metric.protocol for metric in metrics.chosen(in_grey=True)} == {metrics.GREY_PROTOCOL}
+
+
+@pytest.mark.parametrize(
+    ("names", "in_grey", "told"),
+    [
+        (["pnsr"], False, "metric 'pnsr' is unknown: did you mean 'psnr'"),
+        ([], False, "metrics is empty"),
+        (["psnr", "ssim_y"], True, "metric 'ssim_y' is defined for RGB, and this network restores grey images"),
+        (["lpips"], True, "metric 'lpips' is defined for RGB"),
+    ],
+)
+def test_a_metric_without_meaning_is_refused(names: list[str], in_grey: bool, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        metrics.chosen(names, in_grey=in_grey)
+
+
+@pytest.mark.parametrize(("name", "side"), [("ssim", 7), ("ssim_y", 11)])
+def test_an_image_smaller_than_the_window_is_refused(name: str, side: int) -> None:
+    (metric,) = metrics.chosen([name])
+    image = np.zeros((side, side, 3), np.float32)
+    assert metric(image, image) == pytest.approx(1)
+    with pytest.raises(DataError, match=f"{name} needs images of at least {side} x {side} pixels, not {side} x 3"):
+        metric(image[:3], image[:3])

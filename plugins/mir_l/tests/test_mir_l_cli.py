@@ -44,7 +44,8 @@ def test_the_run_keeps_a_tenth_of_all_parameters_and_measures_every_task(run: Pa
     assert facts["remaining"] == round(0.1 * facts["total"])
     measures = read_json(last / "done" / "metrics.json")
     assert {measure["task"] for measure in measures} == {"dehaze", "denoise_15", "denoise_25", "denoise_50", "derain"}
-    assert {measure["metric"] for measure in measures} == {"psnr", "ssim"}
+    assert {measure["metric"] for measure in measures} == {"psnr", "ssim", "psnr_y", "ssim_y"}
+    assert measures[0]["metric"] == "psnr"  # the headline, as the task has them
     assert all(measure["protocol"] and measure["baseline"] for measure in measures)
     assert facts["unused"] == []
     assert (run / "report" / "samples.png").exists()
@@ -89,7 +90,7 @@ def test_an_exported_file_restores_as_its_run_does_without_the_run(
     about = pk.load(file).about
     assert about.network is not None
     assert (about.network["name"], about.network["width"]) == ("promptir_tiny", 12)
-    assert {mean.metric for mean in about.measures} == {"psnr", "ssim"}
+    assert {mean.metric for mean in about.measures} == {"psnr", "ssim", "psnr_y", "ssim_y"}
     assert all(mean.protocol for mean in about.measures)
 
 
