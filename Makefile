@@ -25,6 +25,7 @@ bench:  ## by hand: ratios, not verdicts
 	python tests/benchmarks/prune_speed.py
 	python tests/benchmarks/hold_overhead.py
 	python tests/benchmarks/promptir_speed.py
+	python tests/benchmarks/loader_speed.py
 	python tests/benchmarks/ticket_files.py
 
 docs:  ## needs: pip install -e ".[docs]"

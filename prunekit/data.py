@@ -6,18 +6,23 @@ import hashlib
 import json
 import math
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, final
 
 import numpy as np
 import torch
-from torch import distributed
-from torch.utils.data import DataLoader, default_collate
+from torch import Tensor, distributed
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from prunekit.errors import PruneKitError, RecipeError
 
 T = TypeVar("T")
+SMALL_BYTES = 2**20
+"""Up to which a worker's batch is sent through a pipe; larger ones are handed over in shared memory."""
+
 Key = tuple[int, int]
 """(epoch, index): all that a training sample may depend on, besides the seed."""
 
@@ -108,13 +113,14 @@ def _load(dataset: Samples, keys: Iterator[list[Key]], mine: slice, workers: int
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # shares what is in memory
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # else the loader draws a seed from the global generator
     )
     for batch in loader:
         if isinstance(batch, PruneKitError):
             raise batch
-        yield batch
+        yield batch.tensors() if isinstance(batch, _Small) else batch
 
 
 def _keys(n: int, size: int, seed: int, clock: int) -> Iterator[list[Key]]:
@@ -144,8 +150,33 @@ class _Keyed:
             return error
 
 
+_ARRAYS = {torch.uint8, torch.int64, torch.float32, torch.float64}
+
+
 def _collate(samples: list[Any]) -> Any:
-    return next((s for s in samples if isinstance(s, PruneKitError)), None) or default_collate(samples)
+    mistake = next((s for s in samples if isinstance(s, PruneKitError)), None)
+    if mistake or get_worker_info() is None:
+        return mistake or default_collate(samples)
+    leaves = [leaf for sample in samples for leaf in tree_leaves(sample)]
+    if not all(isinstance(leaf, Tensor) and leaf.dtype in _ARRAYS for leaf in leaves):
+        return default_collate(samples)
+    if sum(leaf.nbytes for leaf in leaves) > SMALL_BYTES:
+        return default_collate(samples)
+    return _Small(tree_map(lambda *column: torch.stack(column).numpy(), *samples))
+
+
+@final
+@dataclass(frozen=True)
+class _Small:
+    """A batch of a worker as arrays, whose bytes are sent; tensors share memory, which takes longer to set up."""
+
+    arrays: Any
+
+    def tensors(self) -> Any:
+        return tree_map(torch.from_numpy, self.arrays)
+
+    def pin_memory(self) -> Any:  # called by the thread in which a loader pins
+        return tree_map(Tensor.pin_memory, self.tensors())
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from prunekit import data
 from prunekit.errors import DataError, RecipeError
@@ -81,8 +82,12 @@ def test_a_set_smaller_than_a_batch_is_passed_over_again_as_another_epoch() -> N
     assert {index for _, index in keys([first])} == {0, 1, 2}
 
 
+@pytest.mark.parametrize("small_bytes", [data.SMALL_BYTES, 0])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing_and_end_with_the_iterator(workers: int) -> None:
+def test_workers_change_nothing_and_end_with_the_iterator(
+    workers: int, small_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "SMALL_BYTES", small_bytes)
     state = torch.get_rng_state()
     stream = data.batches(Keys(10), size=4, seed=0, clock=1, workers=workers)
     found = list(itertools.islice(stream, 5))
@@ -92,6 +97,46 @@ def test_workers_change_nothing_and_end_with_the_iterator(workers: int) -> None:
     assert not multiprocessing.active_children()
     assert same(found, take(6, Keys(10))[1:])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Samples of several kinds, some of which are no tensors, or of a type that numpy lacks."""
+
+    extra: Any
+
+    def __len__(self) -> int:
+        return 8
+
+    def sample(self, epoch: int, index: int) -> Any:
+        return {"pair": (torch.full((2, 3), index), torch.tensor(0.5)), "extra": self.extra}
+
+
+@pytest.mark.parametrize("extra", [torch.tensor(True), torch.tensor(1.5, dtype=torch.bfloat16), "name", 3])
+def test_any_sample_that_torch_can_stack_comes_out_of_workers_alike(extra: Any) -> None:
+    here, there = (next(data.batches(Mixed(extra), size=4, seed=0, clock=0, workers=n)) for n in (0, 1))
+    assert list(here) == list(there) and type(here["extra"]) is type(there["extra"])
+    for a, b in zip(here["pair"], there["pair"], strict=True):
+        assert torch.equal(a, b) and a.dtype == b.dtype
+    assert there["pair"][0].is_contiguous()
+    there["pair"][0].add_(1)  # it may be written to
+    assert repr(here["extra"]) == repr(there["extra"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("small_bytes", [data.SMALL_BYTES, 0])
+def test_batches_are_pinned_on_request(small_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "SMALL_BYTES", small_bytes)
+    (batch,) = itertools.islice(data.batches(Keys(10), size=4, seed=0, clock=0, workers=1, pin=True), 1)
+    assert batch["key"].is_pinned() and batch["noise"].is_pinned()
+
+
+def test_small_batches_are_pinned_by_the_loaders_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x.tolist()) or x)
+    (batch,) = pin_memory([data._Small((torch.arange(3).numpy(), torch.zeros(1).numpy()))])
+    assert pinned == [[0, 1, 2], [0.0]]
+    assert torch.equal(batch[0], torch.arange(3))
 
 
 def test_loading_here_leaves_the_global_random_state_alone() -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from prunekit.data import generator
 from prunekit.errors import DataError
+from prunekit_mir_l.cache import ImageCache
 from prunekit_mir_l.degrade import Window, centre_window, random_window, turn
-from prunekit_mir_l.images import ImageCache, Pixels, grey, read_rgb
+from prunekit_mir_l.images import Pixels, grey, read_rgb
 from prunekit_mir_l.items import Item
 
 TEST_SEED = 0

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +42,8 @@ def read_rgb(path: Path | str) -> Pixels:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(_rgb(ImageOps.exif_transpose(image)))
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.asarray(_rgb(image))
     except _BROKEN as error:
         raise DataError(_why(Path(path), error)) from error
 
@@ -82,7 +81,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         clear = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # a copy takes as long as half of decoding
 
 
 def _why(path: Path, error: BaseException) -> str:
@@ -90,28 +89,3 @@ def _why(path: Path, error: BaseException) -> str:
         return f"{path}: no such file."
     reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
     return f"{path}: cannot be read ({reason}). The file may be truncated: fetch it again, or remove it."
-
-
-@final
-@dataclass(frozen=True)
-class ImageCache:
-    """Decoded images, so that an epoch does not decode each file again; one per process.
-
-    A full cache keeps what it has: an epoch visits each image in a new order, so dropping the oldest for the newest
-    would find less, not more.
-
-    Args:
-        limit: bytes of decoded pixels to hold at most, in each process (each loader worker has its own).
-    """
-
-    limit: int
-    _held: dict[Path, Pixels] = field(default_factory=dict, repr=False, compare=False)
-
-    def read(self, path: Path) -> Pixels:
-        """Return ``read_rgb(path)``, from memory where it is held; not to be written to."""
-        if path in self._held:
-            return self._held[path]
-        pixels = read_rgb(path)
-        if sum(held.nbytes for held in self._held.values()) + pixels.nbytes <= self.limit:
-            self._held[path] = pixels
-        return pixels

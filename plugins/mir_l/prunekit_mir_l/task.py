@@ -13,11 +13,12 @@ from prunekit.errors import RecipeError, nearest
 from prunekit.imaging import ImageCall, image_call
 from prunekit.network import Network, bind_network
 from prunekit.recipe import Bound
+from prunekit_mir_l.cache import image_cache
 from prunekit_mir_l.dataset import AUGMENT, Crops
 from prunekit_mir_l.degrade import centre_window
 from prunekit_mir_l.embedded import embedded
 from prunekit_mir_l.folders import MIN_TEST_SIDE, folders
-from prunekit_mir_l.images import ImageCache, size_of
+from prunekit_mir_l.images import size_of
 from prunekit_mir_l.items import SIGMAS, TASKS, Item
 from prunekit_mir_l.metrics import Metric, chosen
 from prunekit_mir_l.restoration import MirL
@@ -73,7 +74,8 @@ def mir_l(
         metrics: among ``"psnr"``, ``"ssim"`` (published), ``"psnr_y"``, ``"ssim_y"`` (luma, in colour only), and
             ``"lpips"``, ``"dists"`` (extra ``perceptual``); None takes the first four. Short tables show the first.
         workers: loader processes.
-        cache_mib: MiB of decoded training images held in each loader process.
+        cache_mib: MiB of decoded training images held in memory, shared by all loader processes; those visited most
+            often in an epoch first. Each process of a distributed run has its own.
         seed: of data order, crops and degradations. Test images are degraded alike whatever the seed.
 
     Raises:
@@ -84,8 +86,8 @@ def mir_l(
         _known("task", name, TASKS)
     _need(all(often >= 1 for often in (repeats or {}).values()), f"repeats are {repeats}: each must be at least 1.")
     _need(
-        workers >= 0 and lr > 0 and weight_decay >= 0,
-        "workers and weight_decay must not be negative, lr must be positive.",
+        workers >= 0 and cache_mib >= 0 and lr > 0 and weight_decay >= 0,
+        "workers, cache_mib and weight_decay must not be negative, lr must be positive.",
     )
     _known("augment", augment, AUGMENT)
     _known("lr_per", lr_per, ("step", "epoch"))
@@ -114,7 +116,8 @@ def mir_l(
     in_grey = call.channels == 1
     measured = chosen(metrics, in_grey=in_grey)
     _large_enough(items.test, measured, test_crop)
-    crops = Crops(items.train, patch, seed, augment, ImageCache(cache_mib * 2**20), in_grey=in_grey)
+    cache = image_cache(items.train, cache_mib * 2**20, copies=max(1, workers))
+    crops = Crops(items.train, patch, seed, augment, cache, in_grey=in_grey)
     return MirL(
         *(build, call, crops, tuple(items.test), length, unit, warmup, lr, weight_decay, batch, workers, seed),
         test_crop=test_crop,

@@ -12,9 +12,10 @@ from PIL import Image
 
 from prunekit.data import generator
 from prunekit.errors import DataError
+from prunekit_mir_l.cache import image_cache
 from prunekit_mir_l.dataset import Crops, as_tensor, evaluation_pair
 from prunekit_mir_l.degrade import noise, turn
-from prunekit_mir_l.images import ImageCache, Pixels, grey
+from prunekit_mir_l.images import Pixels, grey
 from prunekit_mir_l.items import SIGMAS, TASKS, Item, item_tasks
 
 
@@ -27,7 +28,7 @@ def picture(tmp_path: Path) -> Path:
 
 
 def crops(*items: Item, patch: int = 32, seed: int = 0, augment: str = "dihedral") -> Crops:
-    return Crops(items, patch, seed, augment, ImageCache(2**20))
+    return Crops(items, patch, seed, augment, image_cache(items, 2**20))
 
 
 def everything(picture: Path) -> list[Item]:

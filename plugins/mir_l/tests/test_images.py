@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from prunekit.errors import DataError
-from prunekit_mir_l.images import ImageCache, grey, is_image, read_rgb, size_of
+from prunekit_mir_l.images import grey, is_image, read_rgb, size_of
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -111,14 +111,3 @@ def test_images_are_known_by_their_names() -> None:
     assert [is_image(Path(n)) for n in ("a.JPG", "a.bmp", "a.txt", "._a.jpg", "Thumbs.db")] == [True, True] + [
         False
     ] * 3
-
-
-def test_the_cache_decodes_each_file_once_and_stays_within_its_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded = []
-    monkeypatch.setattr("prunekit_mir_l.images.read_rgb", lambda p: decoded.append(p.name) or np.zeros((2, 2, 3), "u1"))
-    cache = ImageCache(limit=24)  # two images of 12 bytes
-    for name in "abcabc":
-        assert cache.read(tmp_path / name).shape == (2, 2, 3)
-    assert decoded == ["a", "b", "c", "c"]

@@ -155,6 +155,7 @@ def test_the_example_is_one_network_input() -> None:
         ({"warmup": 20}, "warmup is 20: it must end before training does"),
         ({"sigmas": [25, 0]}, r"sigmas are \[25, 0\]: each must be a whole number above 0"),
         ({"tasks": ["denoise"], "sigmas": []}, "nothing to train on"),
+        ({"cache_mib": -1}, "workers, cache_mib and weight_decay must not be negative"),
         ({"metrics": ["psnr", "psrn_y"]}, "metric 'psrn_y' is unknown: did you mean 'psnr_y'"),
     ],
 )
