@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, final
@@ -114,7 +118,7 @@ def _load(dataset: Samples, keys: Iterator[list[Key]], mine: slice, workers: int
         collate_fn=_collate,
         pin_memory=pin,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # shares what is in memory
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else the loader draws a seed from the global generator
     )
     for batch in loader:
@@ -179,7 +183,15 @@ class _Small:
         return tree_map(Tensor.pin_memory, self.tensors())
 
 
-def _ignore_interrupts(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process alone decides how to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    # A process that was killed takes no more batches, and a worker whose pipe is full would wait for it for ever.
+    while os.getppid() == parent.pid:
+        time.sleep(1)
+    os._exit(1)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import gc
 import itertools
 import multiprocessing
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +141,46 @@ def test_small_batches_are_pinned_by_the_loaders_thread(monkeypatch: pytest.Monk
     (batch,) = pin_memory([data._Small((torch.arange(3).numpy(), torch.zeros(1).numpy()))])
     assert pinned == [[0, 1, 2], [0.0]]
     assert torch.equal(batch[0], torch.arange(3))
+
+
+LOADS = """
+import multiprocessing, time
+import torch
+from prunekit.data import batches
+
+class Large:
+    def __len__(self):
+        return 8
+
+    def sample(self, epoch, index):
+        return torch.zeros(200_000, dtype=torch.uint8)
+
+stream = batches(Large(), size=4, seed=0, clock=0, workers=2)
+next(stream)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_end_when_their_process_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", LOADS], stdout=subprocess.PIPE, text=True) as loading:
+        assert loading.stdout is not None
+        workers = [Path(f"/proc/{pid}/cmdline") for pid in loading.stdout.readline().split()]
+        assert len(workers) == 2 and all("Large" in path.read_text() for path in workers)
+        loading.kill()
+    deadline = time.monotonic() + 30
+    while left := [path for path in workers if alive(path)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def alive(command: Path) -> bool:
+    """Tell whether a process runs: a dead one that nobody has waited for has no command."""
+    try:
+        return "Large" in command.read_text()
+    except OSError:
+        return False
 
 
 def test_loading_here_leaves_the_global_random_state_alone() -> None:
