@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import final
 
 from prunekit.errors import DataError
-from prunekit_mir_l.folders import MIN_TEST_SIDE, ImageSet, Scene, half_of_a_pair, problem_of, sets
+from prunekit_mir_l.folders import CLEAN, MIN_TEST_SIDE, ImageSet, Scene, half_of_a_pair, problem_of, sets
 from prunekit_mir_l.images import read_rgb
-from prunekit_mir_l.items import TASKS
+from prunekit_mir_l.items import TASKS, WEB_TASKS
 
 FULL = {
     ("train", "denoise", "WED"): 4744,
@@ -66,7 +66,7 @@ def check(root: Path | str, *, patch: int = 64) -> Report:
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"data folder {root} does not exist: give the folder that holds train/ and test/.")
-    found = [one for split in ("train", "test") for task in TASKS for one in sets(root, split, task)]
+    found = [one for split in ("train", "test") for task in (*TASKS, *WEB_TASKS) for one in sets(root, split, task)]
     with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
         reports = [_report(one, patch, pool) for one in found]
     named = {(r.split, r.task, r.name) for r in reports}
@@ -78,7 +78,7 @@ def render(report: Report) -> list[str]:
     """Return a report as lines of text, without colours or line ends."""
     lines = [f"{report.root}: {report.problems} problem{'' if report.problems == 1 else 's'}"]
     for one in report.sets:
-        unit = "image" if one.task == "denoise" else "pair"
+        unit = "image" if one.task in CLEAN else "pair"
         full = f" of {one.full}" if one.full is not None else ""
         plural = "" if (one.full or one.count) == 1 else "s"
         lines.append(f"{one.split + '/' + one.task:14}  {one.name:14}  {one.count}{full} {unit}{plural}")
@@ -111,4 +111,4 @@ def _unreadable(path: Path) -> Iterator[str]:
 
 
 def _place(one: SetReport) -> tuple[bool, int, str]:
-    return one.split == "test", TASKS.index(one.task), one.name
+    return one.split == "test", (*TASKS, *WEB_TASKS).index(one.task), one.name

@@ -27,6 +27,27 @@ def check_data(
         raise typer.Exit(2)
 
 
+@data.command("web-v1")
+def web_data(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="The folder with test/; embedded if none.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Data folder to write the pairs into.")] = None,
+) -> None:
+    """Make the test set web-v1, and tell for each photograph whether it is the manifest's (exit code 2 if not)."""
+    from prunekit_mir_l.web_manifest import encoders, web_set
+
+    verdicts = web_set(folder, out)
+    typer.echo(encoders())
+    differs = False
+    for verdict in verdicts:
+        differs |= verdict.differs
+        typer.echo(verdict.text)
+    if differs:
+        typer.echo("Figures on images that differ cannot be compared with those of other machines.", err=True)
+        raise typer.Exit(2)
+
+
 @app.command("restore")
 def restore(
     source: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A run directory or an exported ticket.")],

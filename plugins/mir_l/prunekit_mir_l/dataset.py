@@ -56,8 +56,8 @@ class Crops:
         clean = self.cache.read(item.target)
         window = random_window((clean.shape[0], clean.shape[1]), self.patch, rng)
         which = int(rng.choice(AUGMENT[self.augment]))
-        seen = window.cut(self.cache.read(item.input)) if item.input else None
-        given, target = _pair(item, window.cut(clean), seen, rng, window, self.in_grey)
+        seen = self.cache.read(item.input) if item.input else None
+        given, target = _pair(item, clean, seen, rng, window, window.around(), self.in_grey)
         return as_tensor(turn(given, which)), as_tensor(turn(target, which))
 
 
@@ -80,19 +80,33 @@ def evaluation_pair(item: Item, *, limit: int | None = None, in_grey: bool = Fal
     if given is not None and given.shape != clean.shape:
         raise DataError(f"{item.input} differs in size from its target {item.target}.")
     rng = generator("test", item.target.name, item.task, TEST_SEED)
-    seen = None if given is None else window.cut(given)
-    return _pair(item, window.cut(clean), seen, rng, window, in_grey)
+    whole = Window(0, 0, clean.shape[0], clean.shape[1], window.image)
+    return _pair(item, clean, given, rng, window, whole, in_grey)
 
 
 def _pair(
-    item: Item, clean: Pixels, given: Pixels | None, rng: np.random.Generator, window: Window, in_grey: bool
+    item: Item,
+    clean: Pixels,
+    given: Pixels | None,
+    rng: np.random.Generator,
+    window: Window,
+    outer: Window,
+    in_grey: bool,
 ) -> tuple[Pixels, Pixels]:
-    """Return (input, target) of one window, made where there is no input: rain and haze in colour, noise as seen."""
-    target = grey(clean) if in_grey else clean
-    if given is None and item.is_noise:
-        return item.degraded(target, rng, window), target
-    given = item.degraded(clean, rng, window) if given is None else given
-    return grey(given) if in_grey else given, target
+    """Return (input, target) of one window of whole images.
+
+    An input that is not there is made: noise and one JPEG file of what is seen, the rest in colour. Files are made of
+    all that lies in ``outer``, for their blocks begin outside the window; noise, rain and haze are made of the window.
+    """
+    target = grey(window.cut(clean)) if in_grey else window.cut(clean)
+    if given is None:
+        outer = outer if item.is_file else window
+        begun = outer.cut(clean)
+        made = item.degraded(grey(begun) if in_grey and item.falls_on_what_is_seen else begun, rng, outer)
+        seen = window.inside(outer).cut(made)
+    else:
+        seen = window.cut(given)
+    return grey(seen) if in_grey and seen.shape[2] == 3 else seen, target
 
 
 def as_tensor(pixels: Pixels) -> Tensor:

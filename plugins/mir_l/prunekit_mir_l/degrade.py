@@ -30,6 +30,21 @@ class Window:
         """Return the crop of an image of shape (height, width, channels)."""
         return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
 
+    def around(self, *, margin: int = 16, grid: int = 16) -> Window:
+        """Return a larger window: by ``margin`` pixels on each side, on to the image's ``grid``, or to its edge."""
+        top, left = (max(0, start - margin) // grid * grid for start in (self.top, self.left))
+        ends = (self.top + self.height, self.left + self.width)
+        bottom, right = (
+            min(side, -(-(end + margin) // grid) * grid) for end, side in zip(ends, self.image, strict=True)
+        )
+        return Window(top, left, bottom - top, right - left, self.image)
+
+    def inside(self, outer: Window) -> Window:
+        """Return where this window lies in an image that is cut to ``outer``."""
+        return Window(
+            self.top - outer.top, self.left - outer.left, self.height, self.width, (outer.height, outer.width)
+        )
+
 
 def random_window(image: tuple[int, int], patch: int, rng: np.random.Generator) -> Window:
     """Draw a square window of ``patch`` pixels inside an image of (height, width)."""

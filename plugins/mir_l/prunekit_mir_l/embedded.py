@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from prunekit.errors import DataError
-from prunekit_mir_l.items import Item, Items, item_tasks
+from prunekit_mir_l.items import DEFAULT_QUALITIES, Item, Items, Qualities, item_tasks
 
 DATASET = "embedded (synthetic degradations)"
 
@@ -30,16 +30,23 @@ TEST = (
     "matplotlib/mpl-data/sample_data/grace_hopper.jpg",
 )
 
-REPEATS = {"denoise": 1, "derain": 4, "dehaze": 2}
+REPEATS = {"denoise": 1, "derain": 4, "dehaze": 2, "jpeg": 4, "web": 9}
 """How often an epoch visits each training photograph, noise so often at each sigma; rain takes longest to learn."""
 
 
-def embedded(tasks: Sequence[str], sigmas: Sequence[int], *, repeats: Mapping[str, int] | None = None) -> Items:
+def embedded(
+    tasks: Sequence[str],
+    sigmas: Sequence[int],
+    *,
+    qualities: Qualities = DEFAULT_QUALITIES,
+    repeats: Mapping[str, int] | None = None,
+) -> Items:
     """Return the embedded photographs as items of each task, a training item as often as ``REPEATS`` says.
 
     Args:
-        tasks: among ``items.TASKS``.
+        tasks: among ``items.TASKS`` and ``items.WEB_TASKS``.
         sigmas: noise levels of the task ``"denoise"``, on the 0..255 scale.
+        qualities: of the task ``"jpeg"``.
         repeats: task -> visits of a training item in an epoch, where they differ from ``REPEATS``.
 
     Raises:
@@ -48,11 +55,12 @@ def embedded(tasks: Sequence[str], sigmas: Sequence[int], *, repeats: Mapping[st
 
     often = {**REPEATS, **(repeats or {})}
 
-    def items(photographs: Sequence[str], task: str) -> list[Item]:
-        return [Item(name, DATASET, _find(path)) for name in item_tasks(task, sigmas) for path in photographs]
+    def items(split: str, photographs: Sequence[str], task: str) -> list[Item]:
+        names = item_tasks(task, sigmas, split=split, qualities=qualities)
+        return [Item(name, DATASET, _find(path)) for name in names for path in photographs]
 
-    train = [item for task in tasks for item in items(TRAIN, task) * often[task]]
-    return Items(train, [item for task in tasks for item in items(TEST, task)])
+    train = [item for task in tasks for item in items("train", TRAIN, task) * often[task]]
+    return Items(train, [item for task in tasks for item in items("test", TEST, task)])
 
 
 def _find(photograph: str) -> Path:

@@ -1,7 +1,9 @@
 """The published folder layout, as items.
 
 ``train`` and ``test`` each hold ``denoise/<SET>/*``, ``derain/<SET>/{input/X_rainy.png,target/X_gt.png}`` and
-``dehaze/<SET>/{input/X_hazy.jpg,target/X_gt.jpg}``; any task may be absent.
+``dehaze/<SET>/{input/X_hazy.jpg,target/X_gt.jpg}``; any task may be absent. The tasks ``jpeg`` and ``web`` take the
+clean images of ``denoise``, but are tested on ``test/jpeg/<SET>/*`` and the pairs ``test/web/<SET>/{input,target}``
+where these are there.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from typing import final
 
 from prunekit.errors import DataError
 from prunekit_mir_l.images import is_image, size_of
-from prunekit_mir_l.items import SIGMAS, TASKS, Item, Items, item_tasks
+from prunekit_mir_l.items import DEFAULT_QUALITIES, SIGMAS, TASKS, WEB_TASKS, Item, Items, Qualities, item_tasks
 
-REPEATS = {"denoise": 3, "derain": 120, "dehaze": 1}
-"""How often an epoch visits each training item, as published; noise so often at each sigma."""
+REPEATS = {"denoise": 3, "derain": 120, "dehaze": 1, "jpeg": 3, "web": 6}
+"""How often an epoch visits each training item, as published but for the last two; noise so often at each sigma."""
+
+CLEAN = ("denoise", "jpeg")
+"""The tasks whose sets are clean images, not pairs."""
 
 MIN_TEST_SIDE = 16
 _INPUT_ENDINGS = ("_rainy", "_hazy")
@@ -46,7 +51,7 @@ class ImageSet:
     @property
     def complete(self) -> list[Scene]:
         """The scenes that have all they need."""
-        return [s for s in self.scenes if s.target and (s.input or self.task == "denoise")]
+        return [s for s in self.scenes if s.target and (s.input or self.task in CLEAN)]
 
 
 def sets(root: Path, split: str, task: str) -> list[ImageSet]:
@@ -67,6 +72,7 @@ def folders(
     tasks: Sequence[str] | None,
     sigmas: Sequence[int] = SIGMAS,
     *,
+    qualities: Qualities = DEFAULT_QUALITIES,
     patch: int = 64,
     repeats: Mapping[str, int] | None = None,
 ) -> Items:
@@ -76,8 +82,10 @@ def folders(
 
     Args:
         root: the data folder, in the published layout.
-        tasks: among ``items.TASKS``, each of which must then be there; None takes what there is.
+        tasks: among ``items.TASKS`` and ``items.WEB_TASKS``, each of which must then be there; None takes what there is
+            of the former.
         sigmas: noise levels, on the 0..255 scale.
+        qualities: of the task ``"jpeg"``.
         patch: side of the training crops; smaller training images are refused.
         repeats: task -> visits of a training item in an epoch, where they differ from ``REPEATS``.
 
@@ -97,22 +105,31 @@ def folders(
 
     def items(split: str) -> Iterator[Item]:
         for task in wanted:
-            for name in item_tasks(task, sigmas):
+            scenes = found[task, split]
+            names = [task] if scenes[0].input else item_tasks(task, sigmas, split=split, qualities=qualities)
+            for name in names:
                 times = often[task] if split == "train" else 1
-                yield from [Item(name, i.dataset, i.target, i.input) for i in found[task, split]] * times
+                yield from [Item(name, i.dataset, i.target, i.input) for i in scenes] * times
 
     return Items(list(items("train")), list(items("test")))
 
 
+def source_of(root: Path, split: str, task: str) -> str:
+    """Return the task in whose folder the images of ``task`` lie: ``jpeg`` and ``web`` have test sets at most."""
+    borrows = task in WEB_TASKS and not (split == "test" and any(s.scenes for s in sets(root, split, task)))
+    return "denoise" if borrows else task
+
+
 def _checked(root: Path, split: str, task: str, patch: int) -> list[Item]:
     """Return the items of one task and split, each found whole and large enough."""
-    there = sets(root, split, task)
+    there = sets(root, split, source_of(root, split, task))
     scenes = list(chain.from_iterable(s.complete for s in there))
     broken = next((s for one in there for s in one.scenes if s not in one.complete), None)
     if broken:
         raise DataError(f"{half_of_a_pair(broken)} {_HELP}")
     if not scenes:
-        raise DataError(f"{root} holds no {split} images of {task}: put them in {_place(task, split)}.")
+        place = _place(source_of(root, split, task), split)
+        raise DataError(f"{root} holds no {split} images of {task}: put them in {place}.")
     for scene in scenes:
         if problem := problem_of(scene, patch if split == "train" else MIN_TEST_SIDE):
             raise DataError(f"{problem} {_HELP}")
@@ -149,7 +166,7 @@ def problem_of(scene: Scene, side: int) -> str | None:
 
 
 def _scenes(folder: Path, task: str) -> Iterator[Scene]:
-    if task == "denoise":
+    if task in CLEAN:
         yield from (Scene(None, path) for path in _images(folder))
         return
     inputs = {_stem(path, _INPUT_ENDINGS): path for path in _images(folder / "input")}
@@ -168,4 +185,4 @@ def _stem(path: Path, endings: Sequence[str]) -> str:
 
 
 def _place(task: str, split: str = "train") -> str:
-    return f"{split}/{task}/<SET>/" + ("" if task == "denoise" else "{input,target}/")
+    return f"{split}/{task}/<SET>/" + ("" if task in CLEAN else "{input,target}/")

@@ -9,12 +9,26 @@ from typing import final
 
 import numpy as np
 
-from prunekit_mir_l import degrade
+from prunekit_mir_l import degrade, web, web_v1
 from prunekit_mir_l.degrade import Window
 from prunekit_mir_l.images import Pixels
 
 TASKS = ("denoise", "derain", "dehaze")
+WEB_TASKS = ("jpeg", "web")
+"""Beyond the publication, and so on request alone."""
 SIGMAS = (15, 25, 50)
+
+
+@final
+@dataclass(frozen=True)
+class Qualities:
+    """Which JPEG files the task ``"jpeg"`` is about: tested at each of some qualities, trained on a range."""
+
+    test: Sequence[int] = (10, 20, 30, 40)
+    train: Sequence[int] = (5, 95)
+
+
+DEFAULT_QUALITIES = Qualities()
 
 
 @final
@@ -23,7 +37,8 @@ class Item:
     """One image of one task.
 
     Args:
-        task: ``"derain"``, ``"dehaze"``, or ``"denoise_25"`` with the noise's sigma.
+        task: ``"derain"``, ``"dehaze"``, ``"denoise_25"`` with the noise's sigma, ``"jpeg_10"`` with a quality or
+            ``"jpeg_5-95"`` with a range, ``"web"`` with chains drawn anew or ``"web_NAME"``, one of ``web_v1.NAMES``.
         dataset: name of the set.
         target: the clean image.
         input: the degraded image; None where it is made from the clean one.
@@ -40,17 +55,30 @@ class Item:
         return (self.input or self.target).name
 
     @property
-    def is_noise(self) -> bool:
-        """Whether noise is what is to be removed."""
-        return self.task.startswith("denoise")
+    def falls_on_what_is_seen(self) -> bool:
+        """Whether a grey network's input is made from the grey image: noise, and one JPEG file; not the rest."""
+        return self.task.startswith(("denoise", "jpeg"))
+
+    @property
+    def is_file(self) -> bool:
+        """Whether pixels pass through files, so that they depend on those around."""
+        return self.task.startswith(WEB_TASKS)
 
     def degraded(self, clean: Pixels, rng: np.random.Generator, window: Window) -> Pixels:
         """Make the input of an item that has no degraded image, from the part of its target inside ``window``."""
-        if self.task == "derain":
+        kind, _, how = self.task.partition("_")
+        if kind == "derain":
             return degrade.rain(clean, rng)
-        if self.task == "dehaze":
+        if kind == "dehaze":
             return degrade.haze(clean, rng, window=window)
-        return degrade.noise(clean, sigma_of(self.task), rng)
+        if kind == "denoise":
+            return degrade.noise(clean, int(how), rng)
+        if kind == "jpeg" and "-" in how:
+            lowest, highest = map(int, how.split("-"))
+            return web.apply(web.draw_jpeg(rng, lowest, highest), clean)
+        if kind == "jpeg":
+            return web.apply((web.Compress("jpeg", int(how)),), clean)
+        return web.apply(web_v1.chain(how, self.target.stem) if how else web.draw(rng), clean)
 
 
 @final
@@ -62,16 +90,19 @@ class Items:
     test: Sequence[Item]
 
 
-def item_tasks(task: str, sigmas: Sequence[int]) -> list[str]:
-    """Return what a task is called in items: one name for each sigma of ``"denoise"``, else the task's own.
+def item_tasks(
+    task: str, sigmas: Sequence[int], *, split: str = "test", qualities: Qualities = DEFAULT_QUALITIES
+) -> list[str]:
+    """Return what a task is called in items that are made from clean images: one name for each strength tested.
 
     Example:
         >>> item_tasks("denoise", [15, 50]), item_tasks("derain", [15, 50])
         (['denoise_15', 'denoise_50'], ['derain'])
+        >>> item_tasks("jpeg", [], qualities=Qualities([10, 40])), item_tasks("jpeg", [], split="train")
+        (['jpeg_10', 'jpeg_40'], ['jpeg_5-95'])
     """
-    return [f"denoise_{sigma}" for sigma in sigmas] if task == "denoise" else [task]
-
-
-def sigma_of(task: str) -> int:
-    """Return the noise's sigma in a name such as ``"denoise_25"``."""
-    return int(task.removeprefix("denoise_"))
+    if task == "denoise":
+        return [f"denoise_{sigma}" for sigma in sigmas]
+    if task == "jpeg":
+        return [f"jpeg_{q}" for q in qualities.test] if split == "test" else ["jpeg_{}-{}".format(*qualities.train)]
+    return [f"web_{name}" for name in web_v1.NAMES] if (task, split) == ("web", "test") else [task]

@@ -14,12 +14,13 @@ from prunekit.imaging import ImageCall, image_call
 from prunekit.network import Network, bind_network
 from prunekit.recipe import Bound
 from prunekit_mir_l.cache import image_cache
+from prunekit_mir_l.codecs import CODECS, need
 from prunekit_mir_l.dataset import AUGMENT, Crops
 from prunekit_mir_l.degrade import centre_window
 from prunekit_mir_l.embedded import embedded
 from prunekit_mir_l.folders import MIN_TEST_SIDE, folders
 from prunekit_mir_l.images import size_of
-from prunekit_mir_l.items import SIGMAS, TASKS, Item
+from prunekit_mir_l.items import DEFAULT_QUALITIES, SIGMAS, TASKS, WEB_TASKS, Item, Qualities
 from prunekit_mir_l.metrics import Metric, chosen
 from prunekit_mir_l.restoration import MirL
 
@@ -33,6 +34,8 @@ def mir_l(
     color: str | None = None,
     tasks: Sequence[str] | None = None,
     sigmas: Sequence[int] = SIGMAS,
+    qualities: Sequence[int] = DEFAULT_QUALITIES.test,
+    train_qualities: Sequence[int] = DEFAULT_QUALITIES.train,
     repeats: Mapping[str, int] | None = None,
     patch: int = 64,
     batch: int = 8,
@@ -56,9 +59,12 @@ def mir_l(
         network: name of a restoration network that keeps the size of its images, and its options (see
             ``prunekit.network.bind_network``), or a factory. How it wants to be called is found by trying.
         color: ``"rgb"`` or ``"grey"`` (BT.601 luma, as grey denoisers are trained and tested); None takes RGB where the
-            network does. Noise is added to what is seen, rain and haze are made in colour.
-        tasks: among ``"denoise"``, ``"derain"``, ``"dehaze"``; None takes all that the data has.
+            network does. Noise and JPEG files are made of what is seen, all else in colour.
+        tasks: among ``"denoise"``, ``"derain"``, ``"dehaze"``; None takes all of these that the data has. On request
+            ``"jpeg"`` (the traces of one file) and ``"web"`` (those of files and resizing, tested on web-v1), too.
         sigmas: noise levels of ``"denoise"``, on the 0..255 scale.
+        qualities: at which ``"jpeg"`` is tested, 1..100, with 4:2:0 chroma.
+        train_qualities: lowest and highest quality that ``"jpeg"`` is trained on, each in between as often.
         repeats: task -> visits of a training item in an epoch (at each sigma, for noise), where they are to differ from
             the embedded data's 1, 4, 2 or the published 3, 120, 1 for denoise, derain, dehaze.
         patch: side of the training crops in pixels, a multiple of what the network halves (8 for PromptIR).
@@ -83,7 +89,7 @@ def mir_l(
         DataError: the data folder cannot be used.
     """
     for name in (*(tasks or ()), *(repeats or ())):
-        _known("task", name, TASKS)
+        _known("task", name, (*TASKS, *WEB_TASKS))
     _need(all(often >= 1 for often in (repeats or {}).values()), f"repeats are {repeats}: each must be at least 1.")
     _need(
         workers >= 0 and cache_mib >= 0 and lr > 0 and weight_decay >= 0,
@@ -99,10 +105,13 @@ def mir_l(
     _need((steps is None) != (epochs is None), "give either steps or epochs, and leave the other out (or null).")
     _need(batch > 0 and (steps or epochs or 0) > 0, "batch, and steps or epochs, must be at least 1.")
     _need(all(s == int(s) > 0 for s in sigmas), f"sigmas are {list(sigmas)}: each must be a whole number above 0.")
+    files = _qualities(qualities, train_qualities)
+    for codec in CODECS if "web" in (tasks or ()) else ():
+        need(codec)
     if data == "embedded":
-        items = embedded(tasks or TASKS, sigmas, repeats=repeats)
+        items = embedded(tasks or TASKS, sigmas, qualities=files, repeats=repeats)
     else:
-        items = folders(data, tasks, sigmas, patch=patch, repeats=repeats)
+        items = folders(data, tasks, sigmas, qualities=files, patch=patch, repeats=repeats)
     _need(bool(items.train), "there is nothing to train on: name a task, and sigmas for denoise.")
     unit = 1 if lr_per == "step" else epoch_steps(len(items.train), batch)
     length = steps or (epochs or 0) * epoch_steps(len(items.train), batch)
@@ -123,6 +132,16 @@ def mir_l(
         test_crop=test_crop,
         metrics=measured,
     )
+
+
+def _qualities(test: Sequence[int], train: Sequence[int]) -> Qualities:
+    for quality in (*test, *train):
+        _need(quality == int(quality) and 1 <= quality <= 100, f"quality {quality}: give whole numbers from 1 to 100.")
+    _need(
+        len(train) == 2 and train[0] <= train[1],
+        f"train_qualities are {list(train)}: give the lowest and the highest, such as [5, 95].",
+    )
+    return Qualities(tuple(test), tuple(train))
 
 
 def _call(build: Callable[[], nn.Module], channels: int | None) -> ImageCall:

@@ -78,3 +78,14 @@ def test_real_images() -> None:
         ("test", "SOTS"): 8,
         ("test", "SOTS_outdoor"): 1,
     }
+
+
+def test_sets_that_jpeg_and_web_are_tested_on_are_counted(tree: Path) -> None:
+    paint(tree / "test" / "jpeg" / "LIVE1" / "bikes.bmp")
+    for half in ("input", "target"):
+        paint(tree / "test" / "web" / "web-v1-BSD" / half / "a_upload.png")
+    report = check(tree)
+    assert found(report, "test", "jpeg", "LIVE1") == SetReport("test", "jpeg", "LIVE1", 1, None, ())
+    assert found(report, "test", "web", "web-v1-BSD") == SetReport("test", "web", "web-v1-BSD", 1, None, ())
+    lines = [" ".join(line.split()) for line in render(report)]
+    assert {"test/jpeg LIVE1 1 image", "test/web web-v1-BSD 1 pair"} <= set(lines)

@@ -13,6 +13,7 @@ import prunekit as pk
 from prunekit import native
 from prunekit.cli import main
 from prunekit.files import read_json
+from prunekit_mir_l.codecs import versions
 
 SHORT = ("task.steps=2", "task.warmup=0", "task.patch=16", "task.batch=2", "task.test_crop=32", "strategy.rounds=1")
 
@@ -198,3 +199,24 @@ def test_check_counts_and_names(
     assert "400" in printed
     (folder / "broken.jpg").unlink()
     assert call(monkeypatch, "mir_l", "data", "check", str(tmp_path)) == 0
+
+
+def test_web_v1_is_verified_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if "avif" not in versions():
+        pytest.skip("this Pillow has no AVIF")
+    home = tmp_path / "test" / "denoise" / "Mine"
+    home.mkdir(parents=True)
+    picture(home / "mine.png", "RGB", (20, 18))
+    assert call(monkeypatch, "mir_l", "data", "web-v1", str(tmp_path), "-o", str(tmp_path)) == 0
+    told = capfd.readouterr().out
+    assert told.startswith("encoders: pillow ") and "mine.png: not in the manifest" in told
+    assert len(list((tmp_path / "test" / "web" / "web-v1-Mine" / "input").iterdir())) == 8
+    assert call(monkeypatch, "mir_l", "data", "web-v1", str(tmp_path), "-o", str(tmp_path)) == 2
+    assert "is there already" in capfd.readouterr().err
+    picture(home / "chelsea.png", "RGB", (20, 18))
+    assert call(monkeypatch, "mir_l", "data", "web-v1", str(tmp_path)) == 2
+    said = capfd.readouterr()
+    assert "chelsea.png: its own pixels are not those of the manifest" in said.out
+    assert "cannot be compared" in said.err

@@ -17,6 +17,7 @@ from prunekit.errors import DataError, RecipeError
 from prunekit.task import Task
 from prunekit_mir_l.restoration import MirL, cosine
 from prunekit_mir_l.task import mir_l
+from prunekit_mir_l.web_v1 import NAMES
 
 FACTS = json.loads((Path(__file__).parent / "fixtures" / "mirl_facts.json").read_text())["lr_schedule"]
 TASKS = ["denoise_15", "denoise_25", "denoise_50", "derain", "dehaze"]
@@ -157,6 +158,11 @@ def test_the_example_is_one_network_input() -> None:
         ({"tasks": ["denoise"], "sigmas": []}, "nothing to train on"),
         ({"cache_mib": -1}, "workers, cache_mib and weight_decay must not be negative"),
         ({"metrics": ["psnr", "psrn_y"]}, "metric 'psrn_y' is unknown: did you mean 'psnr_y'"),
+        ({"tasks": ["wep"]}, "task 'wep' is unknown: did you mean 'web'"),
+        ({"qualities": [10, 0]}, "quality 0: give whole numbers from 1 to 100"),
+        ({"train_qualities": [5, 101]}, "quality 101: give whole numbers"),
+        ({"train_qualities": [40, 10]}, r"train_qualities are \[40, 10\]: give the lowest and the highest"),
+        ({"train_qualities": [40]}, r"train_qualities are \[40\]"),
     ],
 )
 def test_an_option_without_meaning_is_refused(options: dict[str, Any], told: str) -> None:
@@ -200,3 +206,19 @@ def test_the_fingerprint_changes_with_the_data_only(folder: Path) -> None:
     Image.new("RGB", (400, 500)).save(folder / "train" / "denoise" / "Mine" / "b.png")
     assert task(data=str(folder)).fingerprint() != first
     assert task().fingerprint() == task().fingerprint() != first
+
+
+def test_files_and_the_web_are_trained_and_tested_on_request_alone() -> None:
+    both = task(tasks=["jpeg", "web"], qualities=[10, 80], train_qualities=[30, 60])
+    assert {item.task for item in both.crops.items} == {"jpeg_30-60", "web"}
+    assert [item.task for item in both.test[::3]] == ["jpeg_10", "jpeg_80", *(f"web_{name}" for name in NAMES)]
+    psnr = [m.value for m in both.evaluate(Dim(1.0)) if m.metric == "psnr" and m.task.startswith("jpeg")]
+    assert np.mean(psnr[:3]) + 3 < np.mean(psnr[3:])
+    assert not any(item.is_file for item in (*task().crops.items, *task().test))
+
+
+def test_the_web_needs_every_encoder_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunekit_mir_l.codecs._has", lambda codec: codec != "avif")
+    assert task(tasks=["jpeg"]).test
+    with pytest.raises(RecipeError, match="cannot write AVIF"):
+        task(tasks=["web"])
