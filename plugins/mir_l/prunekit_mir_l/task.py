@@ -66,7 +66,8 @@ def mir_l(
         qualities: at which ``"jpeg"`` is tested, 1..100, with 4:2:0 chroma.
         train_qualities: lowest and highest quality that ``"jpeg"`` is trained on, each in between as often.
         repeats: task -> visits of a training item in an epoch (at each sigma, for noise), where they are to differ from
-            the embedded data's 1, 4, 2 or the published 3, 120, 1 for denoise, derain, dehaze.
+            the embedded data's 1, 4, 2, 4, 9 or a folder's 3, 120, 1 (published), 3, 6 for denoise, derain, dehaze,
+            jpeg, web.
         patch: side of the training crops in pixels, a multiple of what the network halves (8 for PromptIR).
         batch: samples per optimiser step, over all processes.
         steps: length of a training in optimiser steps; or
