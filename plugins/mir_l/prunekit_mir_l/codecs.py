@@ -41,6 +41,7 @@ def encode(pixels: Pixels, codec: str, quality: int, subsampling: str = "4:2:0")
         (True, (16, 16, 3))
     """
     refuse(codec, quality, subsampling)
+    need(codec)
     options: dict[str, Any] = {"quality": quality}
     if codec == "webp":
         options["method"] = 4
@@ -92,8 +93,9 @@ def at_bytes(pixels: Pixels, codec: str, limit: int, subsampling: str = "4:2:0")
 
 
 def refuse(codec: str, quality: int, subsampling: str = "4:2:0") -> None:
-    """Raise RecipeError where no such file can be written."""
-    need(codec)
+    """Raise RecipeError where no such file can be written anywhere, whatever Pillow is installed."""
+    if codec not in CODECS:
+        raise RecipeError(f"codec {codec!r} is unknown: {nearest(codec, CODECS)}")
     if quality != int(quality) or not 1 <= quality <= 100:
         raise RecipeError(f"quality is {quality}: give a whole number from 1 to 100.")
     if subsampling not in SUBSAMPLINGS:
@@ -103,14 +105,12 @@ def refuse(codec: str, quality: int, subsampling: str = "4:2:0") -> None:
 
 
 def need(codec: str) -> None:
-    """Raise RecipeError where there is no such codec, or the installed Pillow was built without it."""
-    if codec not in CODECS:
-        raise RecipeError(f"codec {codec!r} is unknown: {nearest(codec, CODECS)}")
+    """Raise RecipeError where the installed Pillow was built without a codec."""
     if not _has(codec):
         since = "; AVIF comes with Pillow's own wheels from 11.3 on" if codec == "avif" else ""
         raise RecipeError(
             f"the installed Pillow {PIL.__version__} cannot write {codec.upper()}{since}: "
-            "install another (`pip install --upgrade pillow`), or leave out what needs it (of tasks, web)."
+            "install another (`pip install --upgrade pillow`), or leave out what needs it (the task web)."
         )
 
 

@@ -137,7 +137,8 @@ def mir_l(
 
 def _qualities(test: Sequence[int], train: Sequence[int]) -> Qualities:
     for quality in (*test, *train):
-        _need(quality == int(quality) and 1 <= quality <= 100, f"quality {quality}: give whole numbers from 1 to 100.")
+        known = quality == int(quality) and 1 <= quality <= 100
+        _need(known, f"qualities or train_qualities hold {quality}: give whole numbers from 1 to 100.")
     _need(
         len(train) == 2 and train[0] <= train[1],
         f"train_qualities are {list(train)}: give the lowest and the highest, such as [5, 95].",

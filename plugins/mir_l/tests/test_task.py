@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from prunekit.errors import DataError, RecipeError
 from prunekit.task import Task
+from prunekit_mir_l.codecs import versions
 from prunekit_mir_l.restoration import MirL, cosine
 from prunekit_mir_l.task import mir_l
 from prunekit_mir_l.web_v1 import NAMES
@@ -159,8 +160,8 @@ def test_the_example_is_one_network_input() -> None:
         ({"cache_mib": -1}, "workers, cache_mib and weight_decay must not be negative"),
         ({"metrics": ["psnr", "psrn_y"]}, "metric 'psrn_y' is unknown: did you mean 'psnr_y'"),
         ({"tasks": ["wep"]}, "task 'wep' is unknown: did you mean 'web'"),
-        ({"qualities": [10, 0]}, "quality 0: give whole numbers from 1 to 100"),
-        ({"train_qualities": [5, 101]}, "quality 101: give whole numbers"),
+        ({"qualities": [10, 0]}, "hold 0: give whole numbers from 1 to 100"),
+        ({"train_qualities": [5, 101]}, "hold 101: give whole numbers"),
         ({"train_qualities": [40, 10]}, r"train_qualities are \[40, 10\]: give the lowest and the highest"),
         ({"train_qualities": [40]}, r"train_qualities are \[40\]"),
     ],
@@ -208,6 +209,7 @@ def test_the_fingerprint_changes_with_the_data_only(folder: Path) -> None:
     assert task().fingerprint() == task().fingerprint() != first
 
 
+@pytest.mark.skipif("avif" not in versions(), reason="this Pillow has no AVIF")
 def test_files_and_the_web_are_trained_and_tested_on_request_alone() -> None:
     both = task(tasks=["jpeg", "web"], qualities=[10, 80], train_qualities=[30, 60])
     assert {item.task for item in both.crops.items} == {"jpeg_30-60", "web"}
