@@ -68,7 +68,7 @@ def test_structured_trains_the_same_as_whole_and_less_of_it() -> None:
 
 def test_web_is_the_whole_with_two_tasks_and_says_that_it_is_beyond_the_paper() -> None:
     whole, web = recipe("mir_l"), recipe("mir_l_web")
-    added = {"tasks": ["denoise", "derain", "dehaze", "jpeg", "web"], "qualities": [10, 40], "steps": 2600}
+    added = {"tasks": ["denoise", "derain", "dehaze", "jpeg", "web"], "qualities": [10, 40], "steps": 4000}
     assert web["task"] == whole["task"] | added
     assert web["strategy"] == whole["strategy"] | {"rounds": 3}
     assert (web["prune"], web["seed"], web["precision"]) == (whole["prune"], whole["seed"], whole["precision"])
