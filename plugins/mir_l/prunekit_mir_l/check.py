@@ -12,6 +12,7 @@ from prunekit.errors import DataError
 from prunekit_mir_l.folders import CLEAN, MIN_TEST_SIDE, ImageSet, Scene, half_of_a_pair, problem_of, sets
 from prunekit_mir_l.images import read_rgb
 from prunekit_mir_l.items import TASKS, WEB_TASKS
+from prunekit_mir_l.manifest import differing
 
 FULL = {
     ("train", "denoise", "WED"): 4744,
@@ -53,12 +54,13 @@ class Report:
         return sum(len(one.problems) for one in self.sets)
 
 
-def check(root: Path | str, *, patch: int = 64) -> Report:
+def check(root: Path | str, *, patch: int = 64, hashes: bool = False) -> Report:
     """Decode every image of a data folder and report on each set; nothing in it is an error.
 
     Args:
         root: the data folder, in the published layout.
         patch: side of the training crops, which training images must have at least.
+        hashes: compare every file with its set's ``MANIFEST.json``, too.
 
     Raises:
         DataError: the folder does not exist.
@@ -68,10 +70,24 @@ def check(root: Path | str, *, patch: int = 64) -> Report:
         raise DataError(f"data folder {root} does not exist: give the folder that holds train/ and test/.")
     found = [one for split in ("train", "test") for task in (*TASKS, *WEB_TASKS) for one in sets(root, split, task)]
     with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
-        reports = [_report(one, patch, pool) for one in found]
+        reports = [_report(one, patch, pool, hashes) for one in found]
     named = {(r.split, r.task, r.name) for r in reports}
     absent = [SetReport(*key, 0, full, ()) for key, full in FULL.items() if key not in named]
     return Report(root, tuple(sorted([*reports, *absent], key=_place)))
+
+
+def still_missing(root: Path) -> list[str]:
+    """Return a line for each set that the publication has and the folder does not have in full; nothing is opened."""
+    there = {
+        (one.split, one.task, one.folder.name): len(one.complete)
+        for split, task in dict.fromkeys(key[:2] for key in FULL)
+        for one in sets(root, split, task)
+    }
+    return [
+        f"{split}/{task} {name}: {there.get((split, task, name), 0)} of {full}"
+        for (split, task, name), full in FULL.items()
+        if there.get((split, task, name), 0) < full
+    ]
 
 
 def render(report: Report) -> list[str]:
@@ -86,12 +102,12 @@ def render(report: Report) -> list[str]:
     return lines
 
 
-def _report(one: ImageSet, patch: int, pool: ThreadPoolExecutor) -> SetReport:
+def _report(one: ImageSet, patch: int, pool: ThreadPoolExecutor, hashes: bool) -> SetReport:
     side = patch if one.split == "train" else MIN_TEST_SIDE
     halves = [half_of_a_pair(scene) for scene in one.scenes if scene not in one.complete]
     problems = list(pool.map(lambda scene: list(_problems(scene, side)), one.complete))
     full = FULL.get((one.split, one.task, one.folder.name))
-    told = (*halves, *(problem for found in problems for problem in found))
+    told = (*halves, *(problem for found in problems for problem in found), *(differing(one.folder) if hashes else ()))
     return SetReport(one.split, one.task, one.folder.name, sum(not found for found in problems), full, told)
 
 

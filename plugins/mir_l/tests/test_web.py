@@ -17,10 +17,11 @@ from test_codecs import error, scene
 from prunekit.data import batches, generator
 from prunekit.errors import RecipeError
 from prunekit_mir_l import web, web_v1
+from prunekit_mir_l.cache import image_cache
 from prunekit_mir_l.codecs import versions
 from prunekit_mir_l.dataset import Crops, evaluation_pair
 from prunekit_mir_l.degrade import Window
-from prunekit_mir_l.images import ImageCache, Pixels, grey, read_rgb
+from prunekit_mir_l.images import Pixels, grey, read_rgb
 from prunekit_mir_l.items import Item
 from prunekit_mir_l.web import Compress, Resize
 
@@ -130,7 +131,7 @@ def photograph(tmp_path: Path) -> Path:
 
 
 def crops(*items: Item, patch: int = 32) -> Crops:
-    return Crops(items, patch, 0, "dihedral", ImageCache(2**20))
+    return Crops(items, patch, 0, "dihedral", image_cache(items, 2**20))
 
 
 @needs_avif

@@ -1,0 +1,218 @@
+"""Bring a data set as it is handed out into the published layout, by links or copies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+from PIL import Image
+
+from prunekit.errors import DataError, nearest
+from prunekit_mir_l.distributions import FORMS, PATTERNS, Form, Unit, images_in, known, sets_in
+from prunekit_mir_l.images import read_rgb, size_of
+from prunekit_mir_l.manifest import sha256, write_manifest
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many are done, and of how many."""
+
+
+@final
+@dataclass(frozen=True)
+class Prepared:
+    """What was done to one set.
+
+    Args:
+        kind: the form it was taken for.
+        folder: where it lies now.
+        made: files that were linked, copied or cut out.
+        there: files that lay there already.
+        cropped: clean images of which the centre was cut out, for their pair is smaller.
+        halves: images without their other half.
+        others: files that are no images.
+        unlisted: names of the split list that are not in the source.
+    """
+
+    kind: str
+    folder: Path
+    made: int
+    there: int
+    cropped: int
+    halves: tuple[Path, ...]
+    others: tuple[Path, ...]
+    unlisted: tuple[str, ...]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    kind: str | None = None,
+    split: str | None = None,
+    name: str | None = None,
+    copy: bool = False,
+    only: Iterable[str] | None = None,
+    progress: Progress = lambda what, done, of: None,
+) -> Iterator[Prepared]:
+    """Put each data set found in ``source`` into ``out`` in the published layout, and yield what was done.
+
+    Nothing that exists is overwritten, and what is there already is left as it is, so that the same call finishes what
+    was interrupted. Links are relative and symbolic: data sets often lie on another disk, which hard links
+    cannot reach.
+    Where a clean image is larger than its pair by the same border all around (SOTS indoor: 10 pixels), its centre is
+    written as PNG instead. Every set gets a ``MANIFEST.json`` with sizes and hashes.
+
+    Args:
+        source: the folder as it was unpacked.
+        out: the data folder; made where it is missing.
+        kind: among ``FORMS``; None tells it from the files' names.
+        split: ``"train"`` or ``"test"``; None tells it from the folders' names.
+        name: the set's name; None tells it likewise.
+        copy: copy the files instead of linking them.
+        only: names or stems of the files to take; None takes all.
+        progress: is told how far it is.
+
+    Raises:
+        DataError: nothing is recognised, a split or a name is missing, another file is in the way, or the system
+            refuses.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder: give the folder that the data set was unpacked into.")
+    if split not in (None, "train", "test"):
+        raise DataError(f"split {split!r} is unknown: {nearest(split, ('train', 'test'))}")
+    if kind is not None and kind not in FORMS:
+        raise DataError(f"kind {kind!r} is unknown: {nearest(kind, FORMS)} " + _kinds())
+    source, out = source.resolve(), out.resolve()
+    if out == source or out.is_relative_to(source):
+        raise DataError(f"{out} lies in {source}, which is read: give a folder outside with -o.")
+    folders = list(sets_in(source))
+    if name and len(folders) > 1:
+        raise DataError(f"{source} holds {len(folders)} sets, {_few([f.name for f in folders])}: --name fits one only.")
+    wanted = None if only is None else set(only)
+    for folder in folders:
+        yield _prepare_set(folder, out, kind, split, name, copy, wanted, progress)
+
+
+def _prepare_set(
+    folder: Path,
+    out: Path,
+    kind: str | None,
+    split: str | None,
+    name: str | None,
+    copy: bool,
+    only: set[str] | None,
+    progress: Progress,
+) -> Prepared:
+    images, others = images_in(folder)
+    form = _form(folder, images, kind)
+    unlisted: tuple[str, ...] = ()
+    if only is not None:
+        unlisted = tuple(sorted(only - {name for unit in form.units for name in unit.names}))
+        form = replace(form, units=tuple(unit for unit in form.units if unit.names & only), halves=())
+    target = out / _place(images[0].parent, form, split, name)
+    units = [_fitted(unit) for unit in form.units]
+    todo, there = _todo(units, target)
+    for done, (path, place, border) in enumerate(todo):
+        _bring(path, target / place, border, copy)
+        progress(f"{target.name}: files", done + 1, len(todo))
+    origin = {place: str(path.relative_to(folder)) for unit in units for path, place, _ in unit}
+    write_manifest(target, origin, kind=form.kind, progress=progress)
+    cropped = sum(bool(border) for unit in units for _, _, border in unit)
+    return Prepared(form.kind, target, len(todo), there, cropped, form.halves, tuple(others), unlisted)
+
+
+def _form(folder: Path, images: list[Path], kind: str | None) -> Form:
+    """Return the form of a folder: the one that is asked for, or the first that finds something."""
+    if not images:
+        raise DataError(f"{folder} holds no images. " + _kinds())
+    for name in [kind] if kind else FORMS:
+        form = FORMS[name](images)
+        if form.units and (kind or name == "clean" or len(form.units) >= len(form.halves)):
+            return form
+    seen = _few([str(path.relative_to(folder)) for path in images])
+    raise DataError(f"{folder} is not of the kind {kind!r}: it holds {seen}. " + _kinds())
+
+
+def _place(folder: Path, form: Form, split: str | None, name: str | None) -> Path:
+    """Return split/task/SET of a form, from what is asked for and what the folders' names tell."""
+    told_split, told_task, told_name = known(folder) or (None, form.task, None)
+    fits = (told_task in ("denoise", "jpeg")) == (form.kind == "clean")
+    split, name = split or (told_split if fits else None), name or (told_name if fits else None)
+    task = told_task if fits else form.task
+    if split is None or name is None:
+        lack = " and ".join(o for o, v in (("--split train or test", split), ("--name SET", name)) if v is None)
+        raise DataError(f"{folder} was taken for {form.kind}; its name does not tell all about the set: add {lack}.")
+    return Path(split, task, name)
+
+
+Piece = tuple[Path, str, int]
+"""Source, place, and the border in pixels that is cut off all around; mostly 0."""
+
+
+def _fitted(unit: Unit) -> list[Piece]:
+    """Return the pieces of a unit; a clean image that is larger all around is to be cut."""
+    if len(unit.files) == 1:
+        return [(*unit.files[0], 0)]
+    (clean, target), (given, place) = unit.files
+    (height, width), (inner_height, inner_width) = size_of(clean), size_of(given)
+    border, beside = (height - inner_height) // 2, width - inner_width
+    if border > 0 and height - inner_height == beside == 2 * border:
+        return [(clean, str(Path(target).with_suffix(".png")), border), (given, place, 0)]
+    return [(clean, target, 0), (given, place, 0)]
+
+
+def _todo(units: list[list[Piece]], target: Path) -> tuple[list[Piece], int]:
+    """Return what is not there yet, and how many files are; raises DataError before anything is written."""
+    todo, there, taken = [], 0, dict[str, Path]()
+    for path, place, border in (piece for unit in units for piece in unit):
+        if taken.setdefault(place, path) != path:
+            raise DataError(f"{taken[place]} and {path} would both become {target / place}: prepare them one by one.")
+        if not os.path.lexists(target / place):
+            todo.append((path, place, border))
+        elif border or _same(path, target / place):
+            there += 1
+        else:
+            raise DataError(
+                f"{target / place} is there already and is not {path}: remove it, or choose another folder."
+            )
+    return todo, there
+
+
+def _same(source: Path, target: Path) -> bool:
+    if not target.exists():  # a link to what was moved away
+        return False
+    return target.samefile(source) or (
+        target.stat().st_size == source.stat().st_size and sha256(target) == sha256(source)
+    )
+
+
+def _bring(source: Path, target: Path, border: int, copy: bool) -> None:
+    """Link, copy or cut out one file; what is half done has a hidden name."""
+    half = target.with_name(f".{target.name}.half")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if border:
+            Image.fromarray(read_rgb(source)[border:-border, border:-border]).save(half, format="PNG")
+            half.rename(target)
+        elif copy:
+            shutil.copyfile(source, half)
+            half.rename(target)
+        else:
+            target.symlink_to(os.path.relpath(source, target.parent))
+    except OSError as cause:
+        half.unlink(missing_ok=True)
+        advice = "free some space" if copy or border else "give --copy where links are not possible"
+        raise DataError(
+            f"{target} cannot be made ({cause.strerror or cause}): {advice}; the same command continues."
+        ) from cause
+
+
+def _kinds() -> str:
+    return "Kinds: " + "; ".join(f"{kind} ({pattern})" for kind, pattern in PATTERNS.items()) + "."
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
