@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ TASKS = ("denoise", "derain", "dehaze")
 WEB_TASKS = ("jpeg", "web")
 """Beyond the publication, and so on request alone."""
 SIGMAS = (15, 25, 50)
+EVEN = "even"
+"""In place of repeats: as many as visit all tasks about equally often."""
 
 
 @final
@@ -88,6 +91,17 @@ class Items:
 
     train: Sequence[Item]
     test: Sequence[Item]
+
+
+def evened(items: Items) -> Items:
+    """Return items of which every task is visited about as often as the largest: whole repeats of each, at least 1.
+
+    Noise at all its sigmas is one task.
+    """
+    tasks = [item.task.split("_")[0] for item in items.train]
+    count = Counter(tasks)
+    often = {task: max(1, round(max(count.values()) / n)) for task, n in count.items()}
+    return Items([i for item, task in zip(items.train, tasks, strict=True) for i in [item] * often[task]], items.test)
 
 
 def item_tasks(

@@ -20,7 +20,7 @@ from prunekit_mir_l.degrade import centre_window
 from prunekit_mir_l.embedded import embedded
 from prunekit_mir_l.folders import MIN_TEST_SIDE, folders
 from prunekit_mir_l.images import size_of
-from prunekit_mir_l.items import DEFAULT_QUALITIES, SIGMAS, TASKS, WEB_TASKS, Item, Qualities
+from prunekit_mir_l.items import DEFAULT_QUALITIES, EVEN, SIGMAS, TASKS, WEB_TASKS, Item, Qualities, evened
 from prunekit_mir_l.metrics import Metric, chosen
 from prunekit_mir_l.restoration import MirL
 
@@ -36,7 +36,7 @@ def mir_l(
     sigmas: Sequence[int] = SIGMAS,
     qualities: Sequence[int] = DEFAULT_QUALITIES.test,
     train_qualities: Sequence[int] = DEFAULT_QUALITIES.train,
-    repeats: Mapping[str, int] | None = None,
+    repeats: Mapping[str, int] | str | None = None,
     patch: int = 64,
     batch: int = 8,
     steps: int | None = None,
@@ -67,7 +67,7 @@ def mir_l(
         train_qualities: lowest and highest quality that ``"jpeg"`` is trained on, each in between as often.
         repeats: task -> visits of a training item in an epoch (at each sigma, for noise), where they are to differ from
             the embedded data's 1, 4, 2, 4, 9 or a folder's 3, 120, 1 (published), 3, 6 for denoise, derain, dehaze,
-            jpeg, web.
+            jpeg, web; ``"even"`` visits all tasks about equally often, which suits a part of the published data.
         patch: side of the training crops in pixels, a multiple of what the network halves (8 for PromptIR).
         batch: samples per optimiser step, over all processes.
         steps: length of a training in optimiser steps; or
@@ -89,6 +89,10 @@ def mir_l(
         RecipeError: an option has no meaning, or the network makes no images of the size and colour that it is given.
         DataError: the data folder cannot be used.
     """
+    even = repeats == EVEN
+    repeats = dict.fromkeys((*TASKS, *WEB_TASKS), 1) if isinstance(repeats, str) and even else repeats
+    if isinstance(repeats, str):
+        raise RecipeError(f"repeats is {repeats!r}: give {EVEN!r}, or a number for each task, such as {{derain: 30}}.")
     for name in (*(tasks or ()), *(repeats or ())):
         _known("task", name, (*TASKS, *WEB_TASKS))
     _need(all(often >= 1 for often in (repeats or {}).values()), f"repeats are {repeats}: each must be at least 1.")
@@ -113,6 +117,7 @@ def mir_l(
         items = embedded(tasks or TASKS, sigmas, qualities=files, repeats=repeats)
     else:
         items = folders(data, tasks, sigmas, qualities=files, patch=patch, repeats=repeats)
+    items = evened(items) if even else items
     _need(bool(items.train), "there is nothing to train on: name a task, and sigmas for denoise.")
     unit = 1 if lr_per == "step" else epoch_steps(len(items.train), batch)
     length = steps or (epochs or 0) * epoch_steps(len(items.train), batch)

@@ -92,3 +92,14 @@ def test_the_papers_pruning_is_the_published_one() -> None:
     strategy = read["strategy"]
     assert (strategy["rounds"], strategy["schedule"]) == (15, {"name": "rate", "rate": 0.2})
     assert (strategy["rewind"], strategy["keep"]) == ("init", ["*prompt_param", "*temperature"])
+
+
+def test_the_small_one_wants_real_data_and_fits_it(pairs: Path) -> None:
+    task = recipe("mir_l_small")["task"]
+    assert task.pop("name") == "mir_l"
+    built = mir_l(**task | {"data": str(pairs)})
+    assert (built.steps, len(built.crops.items), {item.task.split("_")[0] for item in built.crops.items}) == (
+        8000,
+        9,
+        {"denoise", "derain", "dehaze"},
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from prunekit.errors import DataError, RecipeError
 from prunekit.task import Task
 from prunekit_mir_l.codecs import versions
+from prunekit_mir_l.items import Item, Items, evened
 from prunekit_mir_l.restoration import MirL, cosine
 from prunekit_mir_l.task import mir_l
 from prunekit_mir_l.web_v1 import NAMES
@@ -159,6 +161,7 @@ def test_the_example_is_one_network_input() -> None:
         ({"tasks": ["denoise"], "sigmas": []}, "nothing to train on"),
         ({"cache_mib": -1}, "workers, cache_mib and weight_decay must not be negative"),
         ({"metrics": ["psnr", "psrn_y"]}, "metric 'psrn_y' is unknown: did you mean 'psnr_y'"),
+        ({"repeats": "evn"}, "repeats is 'evn': give 'even', or a number for each task"),
         ({"tasks": ["wep"]}, "task 'wep' is unknown: did you mean 'web'"),
         ({"qualities": [10, 0]}, "hold 0: give whole numbers from 1 to 100"),
         ({"train_qualities": [5, 101]}, "hold 101: give whole numbers"),
@@ -190,6 +193,17 @@ def test_ones_own_images_are_trained_and_tested_on(folder: Path) -> None:
     measures = built.evaluate(Dim(1.0))
     assert {(m.task, m.dataset, m.item) for m in measures} == {(name, "Mine", "a.png") for name in TASKS[:3]}
     assert measures[0].protocol == "RGB, float, clipped to [0, 1], per image; SSIM uniform 7x7"
+
+
+def test_even_repeats_visit_all_tasks_about_equally_often() -> None:
+    noise, rain, haze = (Item(task, "D", Path(f"{task}.png")) for task in ("denoise_15", "derain", "dehaze"))
+    items = evened(Items([noise] * 6 + [Item("denoise_25", "D", Path("a"))] * 4 + [rain] * 3 + [haze] * 11, [rain]))
+    count = Counter(item.task for item in items.train)
+    assert count == {"denoise_15": 6, "denoise_25": 4, "derain": 12, "dehaze": 11}
+    assert Counter(i.task for i in mir_l(steps=1, repeats="even").crops.items) == dict.fromkeys(TASKS, 6) | {
+        "derain": 18,
+        "dehaze": 18,
+    }
 
 
 def test_repeats_change_the_balance_of_the_tasks() -> None:
