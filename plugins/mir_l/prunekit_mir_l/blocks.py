@@ -75,6 +75,7 @@ class Attention(nn.Module):
                 f"divides {channels}, or another width or number of prompt channels."
             )
         self.heads = heads
+        self.constant: Tensor | None = None  # a mixture to use in place of the input's own, for the tiles of an image
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv = conv(channels, 3 * channels, 1)
         self.qkv_dwconv = conv(3 * channels, 3 * channels, 3, groups=3 * channels)
@@ -83,9 +84,8 @@ class Attention(nn.Module):
     def forward(self, x_bchw: Tensor) -> Tensor:
         """Return the attended map, same shape."""
         b, c, h, w = x_bchw.shape  # q, k and v may have fewer channels than x once they were pruned
-        qkv = self.qkv_dwconv(self.qkv(x_bchw)).chunk(3, dim=1)
-        q_bpnd, k_bpnd, v_bpnd = (t.permute(0, 2, 3, 1).reshape(b, h * w, self.heads, -1) for t in qkv)
-        mix_bnde = self.mixture(q_bpnd, k_bpnd)
+        q_bpnd, k_bpnd, v_bpnd = self.heads_of(self.qkv_dwconv(self.qkv(x_bchw)))
+        mix_bnde = self.mixture(q_bpnd, k_bpnd) if self.constant is None else self.constant
         if self.training:  # project the mixtures in place of the pixels, which spares one pass over the map
             project_nod = self.project_out.weight.view(c, self.heads, -1).transpose(0, 1)
             project_bco = (project_nod @ mix_bnde).transpose(2, 3).reshape(b, -1, c)
@@ -95,13 +95,26 @@ class Attention(nn.Module):
         y_bchw: Tensor = self.project_out(y_bpnd.reshape(b, h, w, -1).permute(0, 3, 1, 2))
         return y_bchw
 
+    def heads_of(self, qkv_bchw: Tensor) -> list[Tensor]:
+        """Return q, k and v, each of shape (b, p, n, channels of a head)."""
+        b, _, h, w = qkv_bchw.shape
+        return [t.permute(0, 2, 3, 1).reshape(b, h * w, self.heads, -1) for t in qkv_bchw.chunk(3, dim=1)]
+
     def mixture(self, q_bpnd: Tensor, k_bpnd: Tensor) -> Tensor:
         """Return how much of each channel e goes into channel d, softmax over e: shape (b, n, d, e)."""
+        return self.shares(*self.sums(q_bpnd, k_bpnd))
+
+    def sums(self, q_bpnd: Tensor, k_bpnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the mixture needs to know, each a sum over pixels: of q times k, of q squared, of k squared."""
+        q_bnd, k_bne = q_bpnd.square().sum(1), k_bpnd.square().sum(1)
+        return q_bpnd.permute(0, 2, 3, 1) @ k_bpnd.transpose(1, 2), q_bnd, k_bne
+
+    def shares(self, product_bnde: Tensor, q_bnd: Tensor, k_bne: Tensor) -> Tensor:
+        """Return the mixture that those sums make."""
         # Scaling the product by the norms equals normalising q and k first, on d x e values in place of p x d.
         # The floor goes under the root, where its gradient at an all-zero (pruned) channel is 0 and not nan.
-        q_scale_bnd1 = q_bpnd.square().sum(1).clamp_min(1e-24).rsqrt().unsqueeze(3)
-        k_scale_bn1e = k_bpnd.square().sum(1).clamp_min(1e-24).rsqrt().unsqueeze(2)
-        product_bnde = q_bpnd.permute(0, 2, 3, 1) @ k_bpnd.transpose(1, 2)
+        q_scale_bnd1 = q_bnd.clamp_min(1e-24).rsqrt().unsqueeze(3)
+        k_scale_bn1e = k_bne.clamp_min(1e-24).rsqrt().unsqueeze(2)
         return torch.softmax(product_bnde * q_scale_bnd1 * (k_scale_bn1e * self.temperature), dim=-1)
 
 

@@ -39,7 +39,7 @@ def prepare_data(
         except (OSError, UnicodeDecodeError) as cause:
             raise DataError(f"{only} cannot be read as a list of names: {cause}.") from cause
     gaps = False
-    with _shown() as progress:
+    with shown() as progress:
         done = prepare(source, out, kind=kind, split=split, name=name, copy=copy, only=names, progress=progress)
         for one in done:
             gaps |= bool(one.halves or one.unlisted)
@@ -66,7 +66,7 @@ def _told(one: Prepared, copy: bool) -> Iterator[str]:
 
 
 @contextmanager
-def _shown() -> Iterator[Progress]:
+def shown() -> Iterator[Progress]:
     """Show progress on a terminal, else nothing."""
     from rich.console import Console
     from rich.progress import Progress as Bar

@@ -179,6 +179,11 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
 
 
+def stem_of(path: Path) -> str:
+    """Return what an image and its target have in common: ``X`` of ``X_rainy.png`` and ``X_gt.jpg``."""
+    return _stem(path, (*_INPUT_ENDINGS, *_TARGET_ENDINGS))
+
+
 def _stem(path: Path, endings: Sequence[str]) -> str:
     stem = path.stem
     return next((stem.removesuffix(ending) for ending in endings if stem.endswith(ending)), stem)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +42,17 @@ def read_rgb(path: Path | str) -> Pixels:
     Raises:
         DataError: there is no such file, or it is not a whole image.
     """
+    with opened(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.asarray(as_rgb(image))
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[Image.Image]:
+    """Open an image file; whatever turns out to be wrong with it while it is used becomes a DataError that names it."""
     try:
         with Image.open(path) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            return np.asarray(_rgb(image))
+            yield image
     except _BROKEN as error:
         raise DataError(_why(Path(path), error)) from error
 
@@ -64,16 +73,14 @@ def size_of(path: Path | str) -> tuple[int, int]:
     Raises:
         DataError: there is no such file, or it is not an image.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
-    except _BROKEN as error:
-        raise DataError(_why(Path(path), error)) from error
+    with opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION) in _TURNED
     return (width, height) if turned else (height, width)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB with 8 bits: 16 bits by their high byte, transparency laid over white; see ``read_rgb``."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":

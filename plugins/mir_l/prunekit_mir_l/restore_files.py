@@ -1,122 +1,142 @@
-"""``prunekit mir_l restore``: image files in, restored image files of the same names out."""
+"""``prunekit mir_l restore``: picture files and folders of them in, restored files of the same names out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import final
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import nn
+from prunekit.errors import DataError
+from prunekit_mir_l.compare import Row, measured, side_by_side, targets_of, write_table
+from prunekit_mir_l.images import is_image, read_rgb
+from prunekit_mir_l.picture import open_picture, write_picture
+from prunekit_mir_l.restorer import Restorer
 
-import prunekit as pk
-from prunekit.environment import keep_heap
-from prunekit.errors import DataError, RecipeError, RunError
-from prunekit.imaging import ImageCall, image_call
-from prunekit.native import kernels
-from prunekit_mir_l.images import Pixels, grey, read_rgb
-
-FAST_SIDE = 128
-"""Pixels a side of the image on which layers are timed."""
-_QUALITY: dict[str, dict[str, Any]] = {
-    ".jpg": {"quality": 95, "subsampling": 0},
-    ".jpeg": {"quality": 95, "subsampling": 0},
-    ".webp": {"lossless": True},
-}
+TABLE = "metrics.csv"
+Progress = Callable[[str, int, int], None]
+"""Told which file is worked on, how many of its tiles are done, and of how many."""
 
 
-def restore_files(
-    source: Path,
-    images: Sequence[Path],
-    out: Path,
-    *,
-    stage: str | None = None,
-    network: str | None = None,
-    fast: bool = False,
-) -> Iterator[str]:
-    """Restore each image and write it to ``out`` under its own name; yields a line of text for each.
+@final
+@dataclass(frozen=True)
+class Told:
+    """What to say of one file, and whether it failed."""
 
-    A network of grey images restores the luma (BT.601), and what is written is grey. JPEG is written at quality 95
-    without chroma subsampling, everything else without loss.
+    text: str
+    failed: bool = False
+
+
+def plan(sources: Sequence[Path], out: Path, *, skip_existing: bool = False) -> dict[Path, Path]:
+    """Return source -> output for files and for all images in folders, whose structure is kept; nothing is opened.
 
     Args:
-        source: a run directory of a restoration network, a ticket file, or a weights file with ``network``.
-        images: files of any size, each side at least 1 pixel.
-        out: folder, made where it is missing.
-        stage: name of a finished stage of a run; the last by default.
-        network: name of the network, where the source does not say it or is not to be believed.
-        fast: leave out the zeros (see ``prunekit.sparse.compile``) if there are kernels; worth it from a few images on.
+        sources: files and folders.
+        out: the folder to write to.
+        skip_existing: leave out what is there already, instead of refusing.
 
     Raises:
-        RunError: no restoration network, or no such stage.
-        DataError: an image cannot be read, or its output would overwrite something; checked before any work.
+        DataError: something is missing, two files would become one, or something would be overwritten.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file, not a folder; choose another with -o.")
-    targets = [out / image.name for image in images]
-    for image, target in zip(images, targets, strict=True):
-        if not image.is_file():
-            raise DataError(f"{image}: no such file.")
-        if target.exists():
-            raise DataError(f"{target} exists already and is left as it is; choose another folder with -o.")
-        if targets.count(target) > 1:
-            raise DataError(f"two images are called {image.name}; restore them into different folders.")
-    model, call = load(source, stage=stage, network=network)
-    if fast:
-        keep_heap()
-        if kernels() is not None:
-            model = pk.sparse.compile(model, call.input(model, torch.zeros(1, call.channels, FAST_SIDE, FAST_SIDE)))
-    for image, target in zip(images, targets, strict=True):
-        write(restored(model, call, read_rgb(image)), target)
-        yield f"{image} -> {target}"
+    planned: dict[Path, Path] = {}
+    for path, place in _named(sources, out):
+        if (out / place) in planned.values():
+            raise DataError(f"two images are called {place}; restore them into different folders.")
+        planned[path] = out / place
+    if not planned:
+        raise DataError(f"there are no images in {', '.join(map(str, sources))}.")
+    there = [target for target in planned.values() if target.exists()]
+    if there and not skip_existing:
+        raise DataError(
+            f"{there[0]} exists already and is left as it is; choose another folder with -o, or give --skip-existing."
+        )
+    return {path: target for path, target in planned.items() if target not in there}
 
 
-def load(source: Path, *, stage: str | None = None, network: str | None = None) -> tuple[nn.Module, ImageCall]:
-    """Return a ticket's network in eval mode on the CPU, and how it wants to be called.
-
-    Raises:
-        RunError: it does not turn images into images of the same size.
-        PruneKitError: as ``prunekit.load`` and ``Ticket.model``.
-    """
-    ticket = pk.load(source, stage=stage, network=network)
-    if not ticket.trained:
-        raise RunError(f"{source} is the name of a network that nobody trained; give a run or a file.")
-    model = ticket.model()
-    try:
-        return model, image_call(model)
-    except RecipeError as error:
-        raise RunError(f"{source} holds a network that restores no images: {error}") from error
+def _named(sources: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+    for source in sources:
+        if source.is_dir():
+            inside = (
+                p for p in sorted(source.rglob("*")) if is_image(p) and not p.resolve().is_relative_to(out.resolve())
+            )
+            yield from ((path, path.relative_to(source)) for path in inside)
+        elif source.is_file():
+            yield source, Path(source.name)
+        else:
+            raise DataError(f"{source}: no such file.")
 
 
-def restored(model: nn.Module, call: ImageCall, pixels_hwc: Pixels) -> Pixels:
-    """Return the restored image, grey where the network wants it: clipped to [0, 1], rounded to 8 bits.
+def restore_files(
+    restorer: Restorer,
+    planned: dict[Path, Path],
+    *,
+    compare: bool = False,
+    targets: Path | None = None,
+    table: Path | None = None,
+    progress: Progress = lambda name, done, of: None,
+) -> Iterator[Told]:
+    """Restore each picture, write it, and yield what there is to say; one that fails does not stop the others.
+
+    A network of grey images restores the luma (BT.601), and what is written is grey.
 
     Args:
-        model: the network.
-        call: how it wants to be called.
-        pixels_hwc: RGB.
+        restorer: what restores.
+        planned: source -> output, from ``plan``.
+        compare: write a side-by-side beside each output, as ``NAME.compare.png``.
+        targets: the clean images, to measure input and output against.
+        table: where the measures go as CSV.
+        progress: is told how far it is.
+
+    Raises:
+        DataError: there are no targets.
     """
-    seen_hwc = grey(pixels_hwc) if call.channels == 1 else pixels_hwc
-    x_bchw = torch.from_numpy(seen_hwc.copy()).permute(2, 0, 1)[None].float() / 255
-    with torch.inference_mode():
-        y_bchw = call(model, x_bchw).clamp(0, 1)
-    rounded: Pixels = (y_bchw[0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8)
-    return rounded
-
-
-def write(pixels_hwc: Pixels, target: Path) -> None:
-    """Write an image under a name that must be free."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
+    clean = targets_of(list(planned), targets) if targets else {}
+    rows: list[Row] = []
+    for source, target in planned.items():
         try:
-            kind = Image.registered_extensions()[target.suffix.lower()]
-            Image.fromarray(pixels_hwc.squeeze(2) if pixels_hwc.shape[2] == 1 else pixels_hwc).save(
-                file, format=kind, **_QUALITY.get(target.suffix.lower(), {})
-            )
-        except BaseException as cause:
-            target.unlink()  # no half a picture under a good name
-            if not isinstance(cause, (KeyError, OSError, ValueError)):
-                raise
-            raise DataError(f"{target} cannot be written as {target.suffix or 'an image'}: {cause}.") from cause
+            yield from _restored(restorer, source, target, compare, clean.get(source), rows, progress)
+            if targets and source not in clean:
+                yield Told(f"{source}: {targets} has no target of its name, so it is not measured.", failed=True)
+        except DataError as error:
+            yield Told(str(error), failed=True)
+    if rows:
+        yield from (Told(line) for line in _means(rows))
+        if table:
+            write_table(rows, table)
+
+
+def _restored(
+    restorer: Restorer,
+    source: Path,
+    target: Path,
+    compare: bool,
+    clean: Path | None,
+    rows: list[Row],
+    progress: Progress,
+) -> Iterator[Told]:
+    picture = open_picture(source)
+    tiled = restorer.needs_tiles(*picture.pixels_hwc.shape[:2])
+    made = restorer(picture.pixels_hwc, lambda done, of: progress(source.name, done, of))
+    write_picture(picture.with_pixels(made), target)
+    notes = [note for note in (picture.note, "in tiles" if tiled else "") if note]
+    yield Told(f"{source} -> {target}" + (f" ({', '.join(notes)})" if notes else ""))
+    if clean:
+        found = list(measured(source.name, picture.pixels_hwc, made, clean))
+        rows += found
+        yield Told("    " + "; ".join(f"{metric} {a:.4g} -> {b:.4g}" for _, metric, a, b, _ in found))
+    if compare:
+        sheet = target.with_name(f"{target.name}.compare.png")
+        if sheet.exists():
+            raise DataError(f"{sheet} exists already and is left as it is.")
+        images = {"input": picture.pixels_hwc, "restored": made}
+        side_by_side(images | ({"target": read_rgb(clean)} if clean else {})).save(sheet)
+
+
+def _means(rows: Sequence[Row]) -> Iterator[str]:
+    for metric, protocol in dict.fromkeys((row[1], row[4]) for row in rows):
+        pairs = [(a, b) for _, name, a, b, _ in rows if name == metric]
+        before, after = (statistics.fmean(column) for column in zip(*pairs, strict=True))
+        yield f"mean {metric} of {len(pairs)}: input {before:.4g}, restored {after:.4g} ({protocol})"
