@@ -55,18 +55,21 @@ class Tiling:
         count = -(-room // max(1, self.size - self.overlap))
         return tuple(round(i * room / count) for i in range(count + 1)) if count else (0,)
 
-    def weight(self, place: int) -> Floats:
-        """Return how much each pixel of the ``place``-th tile counts: with its neighbours' it sums to 1 everywhere."""
+    def weights(self) -> list[Floats]:
+        """Return how much each pixel of each tile counts: together 1 everywhere, falling to the ends."""
         starts, size = self.starts, self.size
         along = np.arange(size, dtype=np.float32) + 0.5
-        weight: Floats = np.ones(size, np.float32)
-        if place:
-            shared = starts[place - 1] + size - starts[place]
-            weight = np.minimum(weight, along / max(shared, 0.5))
-        if place + 1 < len(starts):
-            shared = starts[place] + size - starts[place + 1]
-            weight = np.minimum(weight, (size - along) / max(shared, 0.5))
-        return weight
+        raw: list[Floats] = []
+        for place, start in enumerate(starts):
+            before = size - (start - starts[place - 1]) if place else 0
+            after = size - (starts[place + 1] - start) if place + 1 < len(starts) else 0
+            rise = along / before if before > 0 else 1
+            fall = (size - along) / after if after > 0 else 1
+            raw.append(np.minimum(1, np.minimum(rise, fall)).astype(np.float32) * np.ones(size, np.float32))
+        total = np.zeros(self.length, np.float32)  # not 1 where three tiles meet
+        for start, weight in zip(starts, raw, strict=True):
+            total[start : start + size] += weight
+        return [weight / total[start : start + size] for start, weight in zip(starts, raw, strict=True)]
 
 
 def tile_pixels(wanted: int, call: ImageCall) -> int:
@@ -101,14 +104,15 @@ def in_tiles(
     restored: Pixels = np.empty_like(seen_hwc)
     rest: Floats = np.zeros((0, width, channels), np.float32)  # what tiles above gave to rows that are not whole yet
     done, of = 0, len(down.starts) * len(along.starts)
+    down_weights, along_weights = down.weights(), along.weights()
     for row, top in enumerate(down.starts):
         band: Floats = np.zeros((down.size, width, channels), np.float32)
         for column, left in enumerate(along.starts):
             made = restored_floats(model, call, seen_hwc[top : top + down.size, left : left + along.size])
-            band[:, left : left + along.size] += made * along.weight(column)[None, :, None]
+            band[:, left : left + along.size] += made * along_weights[column][None, :, None]
             done += 1
             progress(done, of)
-        band *= down.weight(row)[:, None, None]
+        band *= down_weights[row][:, None, None]
         band[: len(rest)] += rest
         whole = down.starts[row + 1] - top if row + 1 < len(down.starts) else down.size
         restored[top : top + whole] = as_pixels(band[:whole])
