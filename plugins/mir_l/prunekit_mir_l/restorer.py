@@ -94,7 +94,7 @@ class Restorer:
     def _bytes_per_pixel(self) -> float:
         """What a small image takes, by trying; a larger one takes as much for each pixel."""
         probe = np.zeros((_PROBE, _PROBE, self.call.channels), np.uint8)
-        return (peak_bytes(lambda: restored_floats(self.model, self.call, probe)) or 0) / _PROBE**2
+        return peak_bytes(lambda: restored_floats(self.model, self.call, probe)) / _PROBE**2
 
 
 def load(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunekit.imaging import ImageCall, image_call
 from prunekit_mir_l.images import Pixels
+from prunekit_mir_l.memory import peak_bytes
 from prunekit_mir_l.presets import promptir_tiny
 from prunekit_mir_l.restorer import Restorer
 from prunekit_mir_l.tiles import Tiling, as_pixels, in_tiles, restored_floats, tile_pixels, windows
@@ -126,3 +127,14 @@ def test_tiles_are_used_when_asked_for_or_when_memory_would_not_do(
     for available, wanted in ((None, [False, True]), (10**15, [False, False]), (10**6, [False, True])):
         monkeypatch.setattr("prunekit_mir_l.restorer.available_bytes", lambda free=available: free)
         assert [Restorer(net, call).needs_tiles(*size) for size in ((64, 64), (2000, 2000))] == wanted
+
+
+def test_peak_memory_is_that_of_all_tensors_held_at_a_time() -> None:
+    def work() -> None:
+        first = torch.zeros(1000)
+        second = first + 1
+        del first, second
+        torch.zeros(1500)
+
+    assert peak_bytes(work) == 8000
+    assert peak_bytes(work) == 8000
