@@ -159,14 +159,14 @@ _ARRAYS = {torch.uint8, torch.int64, torch.float32, torch.float64}
 
 def _collate(samples: list[Any]) -> Any:
     mistake = next((s for s in samples if isinstance(s, PruneKitError)), None)
-    if mistake or get_worker_info() is None:
-        return mistake or default_collate(samples)
+    if mistake:
+        return mistake
     leaves = [leaf for sample in samples for leaf in tree_leaves(sample)]
-    if not all(isinstance(leaf, Tensor) and leaf.dtype in _ARRAYS for leaf in leaves):
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
         return default_collate(samples)
-    if sum(leaf.nbytes for leaf in leaves) > SMALL_BYTES:
-        return default_collate(samples)
-    return _Small(tree_map(lambda *column: torch.stack(column).numpy(), *samples))
+    batch = tree_map(lambda *column: torch.stack(column), *samples)  # tuples stay tuples, whoever loads
+    plain = all(leaf.dtype in _ARRAYS for leaf in leaves) and sum(leaf.nbytes for leaf in leaves) <= SMALL_BYTES
+    return _Small(tree_map(Tensor.numpy, batch)) if plain and get_worker_info() else batch
 
 
 @final

@@ -122,6 +122,7 @@ def test_any_sample_that_torch_can_stack_comes_out_of_workers_alike(extra: Any) 
     assert list(here) == list(there) and type(here["extra"]) is type(there["extra"])
     for a, b in zip(here["pair"], there["pair"], strict=True):
         assert torch.equal(a, b) and a.dtype == b.dtype
+    assert type(here["pair"]) is type(there["pair"])
     assert there["pair"][0].is_contiguous()
     there["pair"][0].add_(1)  # it may be written to
     assert repr(here["extra"]) == repr(there["extra"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +21,14 @@ FULL = 0.99
 """Share of the limit from which on no more headers are read, in search of an image that would still fit."""
 
 
+CHECK = 4
+"""Bytes of a CRC-32."""
+
+
 @final
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies in the shared memory once it was decoded: a flag, then its pixels."""
+    """Where an image lies in the shared memory once it was decoded: `CHECK` bytes of a checksum, then its pixels."""
 
     start: int
     height: int
@@ -32,7 +37,7 @@ class Place:
     @property
     def end(self) -> int:
         """The byte behind the last one."""
-        return self.start + 1 + 3 * self.height * self.width
+        return self.start + CHECK + 3 * self.height * self.width
 
 
 @final
@@ -41,8 +46,9 @@ class ImageCache:
     """Decoded images at places that were chosen beforehand, in memory that forked processes share.
 
     Whoever needs an image first decodes it for all. Two that do so at once write the same bytes, so there is no lock
-    that a killed process could leave behind. Where processes are not forked, pickling makes a copy with nothing in it
-    yet, of `copies` parts of the limit each.
+    that a killed process could leave behind. Each process compares an image with its checksum the first time that it
+    meets it there: processors are free to show one core's writes to another in any order. Where processes are not
+    forked, pickling makes a copy with nothing in it yet, of `copies` parts of the limit each.
 
     Args:
         places: path -> place; other images are decoded each time.
@@ -54,6 +60,7 @@ class ImageCache:
     limit: int
     copies: int = 1
     _held: npt.NDArray[np.uint8] = field(init=False, repr=False, compare=False)
+    _whole: set[Path] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         size = max((place.end for place in self.places.values()), default=1)
@@ -67,20 +74,30 @@ class ImageCache:
         part = self.limit // self.copies
         return ImageCache, ({path: place for path, place in self.places.items() if place.end <= part}, part)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ImageCache:
+        return self
+
     def read(self, path: Path) -> Pixels:
         """Return ``read_rgb(path)``, from memory where it is held; read-only there."""
         place = self.places.get(path)
         if place is None:
             return read_rgb(path)
-        pixels = self._held[place.start + 1 : place.end].reshape(place.height, place.width, 3)
-        if not self._held[place.start]:
+        begin = place.start + CHECK
+        pixels = self._held[begin : place.end].reshape(place.height, place.width, 3)
+        check = self._held[place.start : begin]
+        if path not in self._whole and not (check.any() and check.tobytes() == _checksum(pixels)):
             decoded = read_rgb(path)
             if decoded.shape != pixels.shape:  # the file was replaced meanwhile
                 return decoded
             pixels[:] = decoded
-            self._held[place.start] = 1  # last: only now may others read
+            check[:] = np.frombuffer(_checksum(pixels), np.uint8)  # last: only now may others read
+        self._whole.add(path)
         pixels.flags.writeable = False
         return pixels
+
+
+def _checksum(pixels: Pixels) -> bytes:
+    return zlib.crc32(pixels).to_bytes(CHECK)
 
 
 def image_cache(items: Iterable[Item], limit: int, *, copies: int = 1) -> ImageCache:
@@ -102,7 +119,7 @@ def image_cache(items: Iterable[Item], limit: int, *, copies: int = 1) -> ImageC
     places: dict[Path, Place] = {}
     end = 0
     for path, _ in visits.most_common():
-        if end > FULL * limit:
+        if end >= FULL * limit:
             break
         place = Place(end, *size_of(path))
         if place.end <= limit:

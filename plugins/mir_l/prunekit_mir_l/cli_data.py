@@ -42,7 +42,7 @@ def prepare_data(
     with shown() as progress:
         done = prepare(source, out, kind=kind, split=split, name=name, copy=copy, only=names, progress=progress)
         for one in done:
-            gaps |= bool(one.halves or one.unlisted)
+            gaps |= bool(one.halves or one.unlisted or one.broken)
             for line in _told(one, copy):
                 typer.echo(line)
     if lines := still_missing(out):
@@ -59,6 +59,7 @@ def _told(one: Prepared, copy: bool) -> Iterator[str]:
     for what, names in (
         ("images without their other half", [path.name for path in one.halves]),
         ("names of the list that are not there", list(one.unlisted)),
+        ("images that cannot be read, left out", list(one.broken)),
         ("files that are no images", [path.name for path in one.others]),
     ):
         if names:

@@ -76,12 +76,14 @@ class Form:
         task: whose data it is.
         units: what is whole.
         halves: degraded or clean images without the other half.
+        twins: images of one role and one name, which cannot be told apart.
     """
 
     kind: str
     task: str
     units: tuple[Unit, ...]
     halves: tuple[Path, ...] = ()
+    twins: tuple[tuple[Path, Path], ...] = ()
 
 
 def known(folder: Path) -> tuple[str | None, str, str] | None:
@@ -109,26 +111,24 @@ def _is_called(part: str, key: str) -> bool:
 def rain100(images: Sequence[Path]) -> Form:
     """Pairs ``rain-NNN`` and ``norain-NNN``, in one folder or in several (Rain100L, Rain100H)."""
     named = {path: re.fullmatch(r"(no)?rain-?(\w+)", path.stem, re.IGNORECASE) for path in images}
-    clean = {m[2]: path for path, m in named.items() if m and m[1]}
-    rainy = {m[2]: path for path, m in named.items() if m and not m[1]}
-    return _paired("rain100", "derain", rainy, {key: key for key in rainy}, clean, "rainy")
+    clean = [(m[2], path) for path, m in named.items() if m and m[1]]
+    rainy = [(m[2], path) for path, m in named.items() if m and not m[1]]
+    return _paired("rain100", "derain", rainy, str, clean, "rainy")
 
 
 def reside(images: Sequence[Path]) -> Form:
     """Many hazy ``NNNN_...`` to one clear ``NNNN``, which lies in a folder such as ``clear`` (RESIDE)."""
-    clear = {path.stem: path for path in images if path.parent.name.lower() in CLEAR}
-    hazy = {
-        path.stem: path for path in images if path.parent.name.lower() not in CLEAR and re.match(r"\w+?_", path.stem)
-    }
-    scene = {stem: stem.split("_")[0] for stem in hazy}
-    return _paired("reside", "dehaze", hazy, scene, clear, "hazy")
+    clear = [(path.stem, path) for path in images if path.parent.name.lower() in CLEAR]
+    rest = [path for path in images if path.parent.name.lower() not in CLEAR]
+    hazy = [(path.stem, path) for path in rest if re.match(r"\w+?_", path.stem)]
+    return _paired("reside", "dehaze", hazy, lambda stem: stem.split("_")[0], clear, "hazy")
 
 
 def pairs(images: Sequence[Path]) -> Form:
     """Pairs of one name in two folders, such as ``input`` and ``target`` (Rain13K and its test sets)."""
-    clean = {path.stem: path for path in images if path.parent.name.lower() in CLEAR}
-    given = {path.stem: path for path in images if path.parent.name.lower() in GIVEN}
-    return _paired("pairs", "derain", given, {stem: stem for stem in given}, clean, "rainy")
+    clean = [(path.stem, path) for path in images if path.parent.name.lower() in CLEAR]
+    given = [(path.stem, path) for path in images if path.parent.name.lower() in GIVEN]
+    return _paired("pairs", "derain", given, str, clean, "rainy")
 
 
 def clean(images: Sequence[Path]) -> Form:
@@ -164,20 +164,29 @@ def _holds_pairs(folder: Path) -> bool:
     return bool(names & set(CLEAR)) and bool(names & set(GIVEN))
 
 
+_Named = Sequence[tuple[str, Path]]
+
+
 def _paired(
-    kind: str, task: str, given: dict[str, Path], key: dict[str, str], clean: dict[str, Path], degraded: str
+    kind: str, task: str, given_images: _Named, key: Callable[[str], str], clean_images: _Named, degraded: str
 ) -> Form:
     """Join degraded images with the clean ones of their key; each pair gets a target of its own."""
+    given, clean = dict(given_images), dict(clean_images)
+    held = (
+        (all_of[stem], path) for all_of, named in ((given, given_images), (clean, clean_images)) for stem, path in named
+    )
+    twins = tuple((path, last) for last, path in held if path != last)
     units = [
         Unit(
             (
-                (clean[key[stem]], f"target/{stem}_gt{clean[key[stem]].suffix.lower()}"),
+                (clean[key(stem)], f"target/{stem}_gt{clean[key(stem)].suffix.lower()}"),
                 (path, f"input/{stem}_{degraded}{path.suffix.lower()}"),
             )
         )
         for stem, path in sorted(given.items())
-        if key[stem] in clean
+        if key(stem) in clean
     ]
-    alone = [path for stem, path in given.items() if key[stem] not in clean]
-    unused = [path for stem, path in clean.items() if stem not in set(key.values())]
-    return Form(kind, task, tuple(units), tuple(sorted(alone + unused)))
+    alone = [path for stem, path in given.items() if key(stem) not in clean]
+    used = {key(stem) for stem in given}
+    unused = [path for stem, path in clean.items() if stem not in used]
+    return Form(kind, task, tuple(units), tuple(sorted(alone + unused)), twins)

@@ -75,7 +75,8 @@ def size_of(path: Path | str) -> tuple[int, int]:
     """
     with opened(path) as image:
         width, height = image.size
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
+        # Pillow tells a rotated TIFF's size as it is shown, and that of every other file as it is stored.
+        turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _TURNED
     return (width, height) if turned else (height, width)
 
 

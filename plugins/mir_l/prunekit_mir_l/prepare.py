@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+import numpy as np
 from PIL import Image
 
 from prunekit.errors import DataError, nearest
@@ -34,6 +35,7 @@ class Prepared:
         halves: images without their other half.
         others: files that are no images.
         unlisted: names of the split list that are not in the source.
+        broken: what is wrong with images whose header cannot be read; they and their pairs are left out.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class Prepared:
     halves: tuple[Path, ...]
     others: tuple[Path, ...]
     unlisted: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
 
 def prepare(
@@ -113,7 +116,12 @@ def _prepare_set(
         unlisted = tuple(sorted(only - {name for unit in form.units for name in unit.names}))
         form = replace(form, units=tuple(unit for unit in form.units if unit.names & only), halves=())
     target = out / _place(images[0].parent, form, split, name)
-    units = [_fitted(unit) for unit in form.units]
+    units, broken = [], []
+    for unit in form.units:
+        try:
+            units.append(_fitted(unit))
+        except DataError as error:
+            broken.append(str(error))
     todo, there = _todo(units, target)
     for done, (path, place, border) in enumerate(todo):
         _bring(path, target / place, border, copy)
@@ -121,7 +129,7 @@ def _prepare_set(
     origin = {place: str(path.relative_to(folder)) for unit in units for path, place, _ in unit}
     write_manifest(target, origin, kind=form.kind, progress=progress)
     cropped = sum(bool(border) for unit in units for _, _, border in unit)
-    return Prepared(form.kind, target, len(todo), there, cropped, form.halves, tuple(others), unlisted)
+    return Prepared(form.kind, target, len(todo), there, cropped, form.halves, tuple(others), unlisted, tuple(broken))
 
 
 def _form(folder: Path, images: list[Path], kind: str | None) -> Form:
@@ -131,9 +139,20 @@ def _form(folder: Path, images: list[Path], kind: str | None) -> Form:
     for name in [kind] if kind else FORMS:
         form = FORMS[name](images)
         if form.units and (kind or name == "clean" or len(form.units) >= len(form.halves)):
+            _apart(form, folder)
             return form
     seen = _few([str(path.relative_to(folder)) for path in images])
     raise DataError(f"{folder} is not of the kind {kind!r}: it holds {seen}. " + _kinds())
+
+
+def _apart(form: Form, folder: Path) -> None:
+    """Raise DataError where two images of a form have one name."""
+    if form.twins:
+        first, second = (path.relative_to(folder) for path in form.twins[0])
+        raise DataError(
+            f"{folder}: {first} and {second} have one name and would become one image ({len(form.twins)} such). If "
+            "they are of two sets, prepare the folder of each by itself; else remove one."
+        )
 
 
 def _place(folder: Path, form: Form, split: str | None, name: str | None) -> Path:
@@ -172,7 +191,7 @@ def _todo(units: list[list[Piece]], target: Path) -> tuple[list[Piece], int]:
             raise DataError(f"{taken[place]} and {path} would both become {target / place}: prepare them one by one.")
         if not os.path.lexists(target / place):
             todo.append((path, place, border))
-        elif border or _same(path, target / place):
+        elif _same(path, target / place, border):
             there += 1
         else:
             raise DataError(
@@ -181,9 +200,11 @@ def _todo(units: list[list[Piece]], target: Path) -> tuple[list[Piece], int]:
     return todo, there
 
 
-def _same(source: Path, target: Path) -> bool:
+def _same(source: Path, target: Path, border: int) -> bool:
     if not target.exists():  # a link to what was moved away
         return False
+    if border:
+        return np.array_equal(read_rgb(target), read_rgb(source)[border:-border, border:-border])
     return target.samefile(source) or (
         target.stat().st_size == source.stat().st_size and sha256(target) == sha256(source)
     )

@@ -47,6 +47,8 @@ def plan(sources: Sequence[Path], out: Path, *, skip_existing: bool = False) -> 
             raise DataError(f"two images are called {place}; restore them into different folders.")
         planned[path] = out / place
     if not planned:
+        if out.resolve() in [source.resolve() for source in sources]:
+            raise DataError(f"{out} is read and would be written into: choose another folder with -o.")
         raise DataError(f"there are no images in {', '.join(map(str, sources))}.")
     there = [target for target in planned.values() if target.exists()]
     if there and not skip_existing:

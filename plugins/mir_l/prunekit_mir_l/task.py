@@ -93,6 +93,8 @@ def mir_l(
     repeats = dict.fromkeys((*TASKS, *WEB_TASKS), 1) if isinstance(repeats, str) and even else repeats
     if isinstance(repeats, str):
         raise RecipeError(f"repeats is {repeats!r}: give {EVEN!r}, or a number for each task, such as {{derain: 30}}.")
+    for option, names in (("tasks", tasks), ("metrics", metrics)):
+        _need(not isinstance(names, str), f"{option} is {names!r}: give a list, such as [{names}].")
     for name in (*(tasks or ()), *(repeats or ())):
         _known("task", name, (*TASKS, *WEB_TASKS))
     _need(all(often >= 1 for often in (repeats or {}).values()), f"repeats are {repeats}: each must be at least 1.")
@@ -110,6 +112,7 @@ def mir_l(
     _need((steps is None) != (epochs is None), "give either steps or epochs, and leave the other out (or null).")
     _need(batch > 0 and (steps or epochs or 0) > 0, "batch, and steps or epochs, must be at least 1.")
     _need(all(s == int(s) > 0 for s in sigmas), f"sigmas are {list(sigmas)}: each must be a whole number above 0.")
+    sigmas = [int(s) for s in sigmas]
     files = _qualities(qualities, train_qualities)
     for codec in CODECS if "web" in (tasks or ()) else ():
         need(codec)
@@ -148,7 +151,7 @@ def _qualities(test: Sequence[int], train: Sequence[int]) -> Qualities:
         len(train) == 2 and train[0] <= train[1],
         f"train_qualities are {list(train)}: give the lowest and the highest, such as [5, 95].",
     )
-    return Qualities(tuple(test), tuple(train))
+    return Qualities(tuple(map(int, test)), tuple(map(int, train)))
 
 
 def _call(build: Callable[[], nn.Module], channels: int | None) -> ImageCall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ from prunekit_mir_l.images import Pixels, read_rgb
 from prunekit_mir_l.items import Item
 
 FORK = multiprocessing.get_context("fork")
-BYTES = 40 * 48 * 3 + 1
+BYTES = 40 * 48 * 3 + 4
 
 
 @pytest.fixture
@@ -137,3 +138,22 @@ def test_no_pixel_depends_on_workers_or_cache(paths: list[Path], workers: int, h
     for (given, target), (seen, clean) in zip(take(held * BYTES, workers), take(0, 0), strict=True):
         assert torch.equal(given, seen) and torch.equal(target, clean)
         assert given.dtype == target.dtype == torch.uint8
+
+
+def test_pixels_that_are_only_half_visible_yet_are_not_used(paths: list[Path]) -> None:
+    cache = image_cache(items(paths), 4 * BYTES)
+    whole = cache.read(paths[0]).copy()
+    place = cache.places[paths[0]]
+    cache._held[place.end - 9] ^= 255
+    assert np.array_equal(cache.read(paths[0])[:30], whole[:30])  # this process has seen it whole
+    cache._whole.clear()  # as in another process
+    assert np.array_equal(cache.read(paths[0]), whole)
+
+
+def test_no_memory_asked_for_reads_no_headers(tmp_path: Path) -> None:
+    assert not image_cache(items([tmp_path / "nowhere.png"]), 0).places
+
+
+def test_a_copy_shares_the_memory(paths: list[Path]) -> None:
+    cache = image_cache(items(paths), 4 * BYTES)
+    assert copy.deepcopy(cache) is cache

@@ -111,3 +111,12 @@ def test_images_are_known_by_their_names() -> None:
     assert [is_image(Path(n)) for n in ("a.JPG", "a.bmp", "a.txt", "._a.jpg", "Thumbs.db")] == [True, True] + [
         False
     ] * 3
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_that_of_the_upright_image(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a.{suffix}", Image.new("RGB", (30, 20)), exif=exif)
+    assert size_of(path) == read_rgb(path).shape[:2] == ((30, 20) if orientation > 4 else (20, 30))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +212,56 @@ def test_mistakes_are_told_and_nothing_is_written(downloads: Path, tmp_path: Pat
     with pytest.raises(DataError, match="lies in .*, which is read"):
         run(downloads / "mine", downloads / "mine" / "out")
     assert not out.exists()
+
+
+def test_images_of_one_name_are_not_taken_for_one(downloads: Path, tmp_path: Path) -> None:
+    for name in ("input/1.png", "target/1.png", "target/1.jpg"):
+        paint(downloads / "Rain13K" / name)
+    with pytest.raises(
+        DataError, match=r"target/1\.jpg and target/1\.png have one name and would become one image \(1 "
+    ):
+        run(downloads / "Rain13K", tmp_path / "out", split="test")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_image_does_not_stop_the_others(downloads: Path, tmp_path: Path) -> None:
+    for name in ("input/1.png", "target/1.png", "input/2.png", "target/2.png"):
+        paint(downloads / "Rain13K" / name)
+    (downloads / "Rain13K" / "target" / "2.png").write_bytes(b"PNG?")
+    done = run(downloads / "Rain13K", tmp_path / "out", split="test")
+    assert done.made == 2
+    assert [text.split("/")[-1] for text in done.broken] == [
+        "2.png: cannot be read (not an image). The file may be truncated: fetch it again, or remove it."
+    ]
+
+
+def test_a_cut_image_that_is_another_is_told(downloads: Path, tmp_path: Path) -> None:
+    paint(downloads / "SOTS" / "indoor" / "gt" / "1400.png", height=116, width=100)
+    paint(downloads / "SOTS" / "indoor" / "hazy" / "1400_1.png", height=96, width=80)
+    done = run(downloads / "SOTS", tmp_path / "out")
+    assert run(downloads / "SOTS", tmp_path / "out").there == 2
+    paint(done.folder / "target" / "1400_1_gt.png", height=90, width=80)
+    with pytest.raises(DataError, match=r"1400_1_gt\.png is there already and is not"):
+        run(downloads / "SOTS", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_killed_copy_is_finished_by_the_same_command(downloads: Path, tmp_path: Path) -> None:
+    (downloads / "WED").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(60):
+        (downloads / "WED" / f"{index:02d}.png").write_bytes(rng.bytes(2_000_000))
+    command = [sys.executable, "-m", "prunekit", "mir_l", "data", "prepare", str(downloads / "WED"), "--copy"]
+    folder, kills = tmp_path / "out" / "train/denoise/WED", 0
+    for count in (1, 9, 33, 57):
+        child = subprocess.Popen([*command, "-o", str(tmp_path / "out")])
+        while child.poll() is None and len(list(folder.glob("*.png"))) < count:
+            time.sleep(0.001)
+        child.kill()
+        kills += child.wait() == -signal.SIGKILL
+    assert kills > 0
+    subprocess.run([*command, "-o", str(tmp_path / "out")], check=True)
+    assert sorted(p.name for p in folder.iterdir()) == [*(f"{i:02d}.png" for i in range(60)), "MANIFEST.json"]
+    assert list(differing(folder)) == []
+    for path in (downloads / "WED").iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes()

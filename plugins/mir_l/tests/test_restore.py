@@ -87,6 +87,8 @@ def test_names_that_would_become_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="there are no images in"):
         plan([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(DataError, match=r"one is read and would be written into: choose another folder with -o"):
+        plan([tmp_path / "one"], tmp_path / "one")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -160,6 +160,8 @@ def test_the_example_is_one_network_input() -> None:
         ({"sigmas": [25, 0]}, r"sigmas are \[25, 0\]: each must be a whole number above 0"),
         ({"tasks": ["denoise"], "sigmas": []}, "nothing to train on"),
         ({"cache_mib": -1}, "workers, cache_mib and weight_decay must not be negative"),
+        ({"metrics": "psnr"}, r"metrics is 'psnr': give a list, such as \[psnr\]"),
+        ({"tasks": "denoise"}, r"tasks is 'denoise': give a list"),
         ({"metrics": ["psnr", "psrn_y"]}, "metric 'psrn_y' is unknown: did you mean 'psnr_y'"),
         ({"repeats": "evn"}, "repeats is 'evn': give 'even', or a number for each task"),
         ({"tasks": ["wep"]}, "task 'wep' is unknown: did you mean 'web'"),
@@ -238,3 +240,9 @@ def test_the_web_needs_every_encoder_before_anything_is_trained(monkeypatch: pyt
     assert task(tasks=["jpeg"]).test
     with pytest.raises(RecipeError, match="cannot write AVIF"):
         task(tasks=["web"])
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    built = task(tasks=["denoise", "jpeg"], sigmas=[15.0], qualities=[10.0], train_qualities=[5.0, 95.0])
+    assert {item.task for item in built.test} == {"denoise_15", "jpeg_10"}
+    assert {item.task for item in built.crops.items} == {"denoise_15", "jpeg_5-95"}
