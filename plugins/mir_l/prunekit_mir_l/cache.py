@@ -97,7 +97,7 @@ class ImageCache:
 
 
 def _checksum(pixels: Pixels) -> bytes:
-    return zlib.crc32(pixels).to_bytes(CHECK)
+    return zlib.crc32(pixels.data).to_bytes(CHECK)
 
 
 def image_cache(items: Iterable[Item], limit: int, *, copies: int = 1) -> ImageCache:
