@@ -34,7 +34,8 @@ def gated(x_bchw: Tensor, taps: Tensor) -> Tensor:
     Returns:
         Half the channels, same type, channels last. It can be differentiated twice.
     """
-    if kernels() is None or not (_plain(x_bchw) and _plain(taps)) or _traced():
+    # Tracing is asked about first: torch.compile warns of the cache around what looks for the kernels.
+    if _traced() or kernels() is None or not (_plain(x_bchw) and _plain(taps)):
         return by_torch(x_bchw, taps)
     # Laid out before the function: what it keeps must be its arguments, or second derivatives would not find them.
     product_bchw: Tensor = _Gated.apply(x_bchw.contiguous(memory_format=torch.channels_last), taps.contiguous())
