@@ -20,7 +20,6 @@ from prunekit_mir_l.items import Item
 FULL = 0.99
 """Share of the limit from which on no more headers are read, in search of an image that would still fit."""
 
-
 CHECK = 4
 """Bytes of a CRC-32."""
 

@@ -6,7 +6,7 @@ A form turns a folder into units, each an image or a pair with the names that it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -18,6 +18,9 @@ CLEAR = ("clear", "clean", "gt", "target", "norain", "groundtruth")
 
 GIVEN = ("input", "rain", "rainy", "hazy", "haze")
 """Names of folders that hold the degraded ones."""
+
+MAPS = ("trans", "transmission", "depth")
+"""Names of folders that hold what haze was made with: named as hazy images are, and none."""
 
 KNOWN = {
     "bsd400": ("train", "denoise", "BSD400"),
@@ -119,7 +122,7 @@ def rain100(images: Sequence[Path]) -> Form:
 def reside(images: Sequence[Path]) -> Form:
     """Many hazy ``NNNN_...`` to one clear ``NNNN``, which lies in a folder such as ``clear`` (RESIDE)."""
     clear = [(path.stem, path) for path in images if path.parent.name.lower() in CLEAR]
-    rest = [path for path in images if path.parent.name.lower() not in CLEAR]
+    rest = [path for path in images if path.parent.name.lower() not in (*CLEAR, *MAPS)]
     hazy = [(path.stem, path) for path in rest if re.match(r"\w+?_", path.stem)]
     return _paired("reside", "dehaze", hazy, lambda stem: stem.split("_")[0], clear, "hazy")
 
@@ -172,10 +175,7 @@ def _paired(
 ) -> Form:
     """Join degraded images with the clean ones of their key; each pair gets a target of its own."""
     given, clean = dict(given_images), dict(clean_images)
-    held = (
-        (all_of[stem], path) for all_of, named in ((given, given_images), (clean, clean_images)) for stem, path in named
-    )
-    twins = tuple((path, last) for last, path in held if path != last)
+    twins = (*_twins(given_images, given), *_twins(clean_images, clean))
     units = [
         Unit(
             (
@@ -190,3 +190,8 @@ def _paired(
     used = {key(stem) for stem in given}
     unused = [path for stem, path in clean.items() if stem not in used]
     return Form(kind, task, tuple(units), tuple(sorted(alone + unused)), twins)
+
+
+def _twins(images: _Named, last: Mapping[str, Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield each image that another of its name follows, with the last of them."""
+    return ((path, last[stem]) for stem, path in images if path != last[stem])

@@ -80,6 +80,14 @@ def test_many_hazy_images_share_a_clear_one(downloads: Path, tmp_path: Path) -> 
     ]
 
 
+def test_transmission_maps_are_no_hazy_images(downloads: Path, tmp_path: Path) -> None:
+    for name in ("clear/1.png", "hazy/1_1_0.9.png", "trans/1_1.png"):
+        paint(downloads / "ITS" / name)
+    done = run(downloads / "ITS", tmp_path / "out")
+    assert (done.kind, done.halves) == ("reside", ())
+    assert laid(done.folder)[1:] == ["input/1_1_0.9_hazy.png", "target/1_1_0.9_gt.png"]
+
+
 def test_clear_images_with_a_border_are_cut(downloads: Path, tmp_path: Path) -> None:
     paint(downloads / "SOTS" / "indoor" / "gt" / "1400.png", height=116, width=100)
     paint(downloads / "SOTS" / "indoor" / "hazy" / "1400_1.png", height=96, width=80)
