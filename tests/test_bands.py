@@ -49,7 +49,7 @@ def check(case: Case, tolerance: float = 1e-5) -> None:
 
 @every_operator
 @given(data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_any_operator(kind: Kind, data: st.DataObject) -> None:
     check(data.draw(cases([kind], 1)))
 

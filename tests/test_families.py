@@ -89,6 +89,7 @@ def saved(model: nn.Module, path: Path, prefix: str = "", holder: str | None = N
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SMALL, ids=lambda spec: str(spec["name"]))
 def test_a_weights_file_tells_the_architecture_and_its_options(tmp_path: Path, spec: dict[str, Any]) -> None:
     model = bind_network(spec)()

@@ -80,6 +80,7 @@ def test_a_network_cut_by_us_is_the_one_that_torch_pruning_cuts(name: str) -> No
         assert torch.equal(ours(example), theirs(example))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg", "dense", "dncnn"])
 def test_our_scores_are_those_of_torch_pruning(name: str) -> None:
     """Within a group, as a share of its mean: squares summed over a channel, the mean of that over the tensors.

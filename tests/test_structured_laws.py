@@ -114,6 +114,7 @@ def test_without_channels_is_with_channels_of_zeros(seed: int) -> None:
         assert (smaller - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_some_networks_mix_and_others_do_not() -> None:
     mixed = [bool(len(find(network(seed), PIXELS).mixed)) for seed in range(4)]
     assert set(mixed) == {True, False}

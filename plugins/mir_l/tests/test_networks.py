@@ -59,6 +59,7 @@ def test_pretrained_weights_are_refused_with_the_way_to_load_them() -> None:
         timm.create_model("promptir_tiny", pretrained=True)
 
 
+@pytest.mark.slow
 def test_the_network_itself_does_not_import_timm() -> None:
     code = "import sys, prunekit_mir_l.promptir; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

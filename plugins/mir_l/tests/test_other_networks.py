@@ -45,6 +45,7 @@ def task(**options: Any) -> MirL:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated:DeprecationWarning")  # of NAFNet's own code
 @pytest.mark.parametrize("name", SMALL)
 def test_restoration_networks_train_and_are_measured(name: str) -> None:
