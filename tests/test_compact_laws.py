@@ -82,6 +82,7 @@ class Block(nn.Module):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("density", "seed"), [(0.02, 0), (0.2, 1)])
 def test_outputs_stay_and_nothing_is_left_to_remove(density: float, seed: int) -> None:
     check_block(density, seed)

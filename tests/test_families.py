@@ -47,6 +47,7 @@ def test_options_that_no_recipe_can_hold_keep_their_defaults() -> None:
     assert any(isinstance(module, nn.LayerNorm) for module in bound().modules())
 
 
+@pytest.mark.slow
 def test_every_architecture_of_spandrel_has_a_name() -> None:
     names = {str(each.architecture.id) for each in spandrel.MAIN_REGISTRY}
     several = {"KBNet": ("KBNet_l", "KBNet_s"), "RealCUGAN": ("UpCunet2x",), "PLKSR": ("PLKSR", "RealPLKSR")}
@@ -147,6 +148,7 @@ def test_a_ticket_of_a_weights_file_names_the_architecture_and_needs_no_file(tmp
     assert torch.equal(loaded.model().model[0].weight, model.model[0].weight)  # type: ignore[index, union-attr]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SMALL, ids=lambda spec: str(spec["name"]))
 def test_a_file_may_ask_for_an_architecture_with_plain_options(spec: dict[str, Any]) -> None:
     model = bind_network(spec)()

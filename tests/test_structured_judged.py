@@ -55,6 +55,7 @@ def built(name: str) -> tuple[nn.Module, Tensor]:
     )
 
 
+@pytest.mark.slow
 @networks()
 def test_our_groups_are_those_of_torch_pruning(name: str) -> None:
     model, example = built(name)

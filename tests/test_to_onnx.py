@@ -152,6 +152,7 @@ def test_a_constant_example_does_not_make_the_check_blind(tmp_path: Path) -> Non
     assert made.checks[0].magnitude > 0
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(Failed, match=r"differ by .* where the largest value is .* No file was written"):
         export_onnx(Noisy(), torch.rand(4, 64) + 1, tmp_path / "net.onnx")
