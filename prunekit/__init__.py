@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prunekit.imaging import ImageCall, image_call
     from prunekit.masks import Masks, hold
     from prunekit.measure import macs_per_tensor
-    from prunekit.plan import Rewind, Stage, at_init, gradual, iterative, one_shot
+    from prunekit.plan import Rewind, Stage, at_init, dense, gradual, iterative, one_shot
     from prunekit.pruner import Unstructured, prune
     from prunekit.rewind import recalibrate, restore, snapshot
     from prunekit.schedule import at_once, cosine, cubic, explicit, geometric, levels, linear
@@ -59,6 +59,7 @@ _HOME = {
     "batches": "data",
     "cosine": "schedule",
     "cubic": "schedule",
+    "dense": "plan",
     "erk": "allocate",
     "everywhere": "allocate",
     "explicit": "schedule",
@@ -125,6 +126,7 @@ __all__ = [
     "batches",
     "cosine",
     "cubic",
+    "dense",
     "erk",
     "everywhere",
     "explicit",

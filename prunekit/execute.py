@@ -15,9 +15,10 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from prunekit.amount import Target
+from prunekit.sharing import copy_beside, copy_dense, dense_results, log_of
 from prunekit.errors import Failed, RunError
 from prunekit.facts import facts_of
-from prunekit.files import read_tensors, write_json, write_tensors
+from prunekit.files import read_json, read_tensors, write_json, write_tensors
 from prunekit.job import Job
 from prunekit.measure import evaluating, latency_ms, peak_mib
 from prunekit.plan import Stage
@@ -33,13 +34,14 @@ from prunekit.weights import load_weights
 @final
 @dataclass(frozen=True)
 class Execution:
-    """One walk over one run directory."""
+    """One walk over one run directory; ``dense`` is another run, whose dense stage is taken over."""
 
     job: Job
     run: Run
     accelerator: Accelerator
     watch: Watch
     stop: Callable[[], bool]
+    dense: Path | None = None
 
     def walk(self) -> None:
         """Do every stage that is not done.
@@ -48,6 +50,8 @@ class Execution:
             Failed, Interrupted: as `prunekit.train.train`.
             RunError: processes disagree about a cut.
         """
+        if self.dense is not None and self.run.done(self.job.plan[0]) is None:
+            self._take_over(self.job.plan[0], self.dense)
         self._write_start()
         for index, stage in enumerate(self.job.plan):
             if self.run.done(stage) is None:
@@ -105,8 +109,35 @@ class Execution:
 
             self.run.finish(stage, fill)
 
+    def _take_over(self, stage: Stage, dense: Path) -> None:
+        """Publish another run's dense stage as this run's, and decide the first cut."""
+        results = dense_results(self.job, dense, {0, *self._rewind_steps()})
+        model = self.job.model()
+        restore(model, read_tensors(results / "weights.safetensors"))
+        model.to(self.accelerator.device)
+        cut = self.job.pruner.start(model)
+        following = None
+        if stage.prune_at:
+            following = self._decide(model, cut, stage.prune_at[-1][1], None, calibrate=False)
+        if self.accelerator.is_main_process:
+            for step in {0, *self._rewind_steps()}:
+                copy_beside(dense / self.run.snapshot(step).name, self.run.snapshot(step))
+            copy_beside(log_of(results), self.run.folder(stage) / "log.jsonl")
+            facts = facts_of(self.job, stage, cut, read_json(results / "stage.json")["unused"])
+
+            def fill(folder: Path) -> None:
+                copy_dense(results, folder)
+                write_tensors(folder / "cut.safetensors", cut.state_dict())
+                if following is not None:
+                    write_tensors(folder / "next.safetensors", following.state_dict())
+                write_json(folder / "stage.json", facts)
+
+            self.run.finish(stage, fill)
+        self.accelerator.wait_for_everyone()
+
     def _rewind_steps(self) -> set[int]:
-        return {stage.start.weights for stage in self.job.plan[1:] if stage.start.weights}
+        later = {stage.start.weights for stage in self.job.plan[1:] if stage.start.weights}
+        return later | {step for step in self.job.plan[0].keep_steps if step}
 
     def _begin(self, index: int, stage: Stage) -> tuple[nn.Module, Cut]:
         """Return a fresh model at the stage's rewind point, and the cut it starts with."""

@@ -39,12 +39,14 @@ class Stage:
         start: where training starts.
         end: optimiser step at which it ends (exclusive); equal to ``start.clock`` for no training.
         prune_at: (step, amount) pairs in order; a step equal to ``end`` cuts after training and evaluation.
+        keep_steps: steps whose weights are kept for other runs, beside those that later stages rewind to.
     """
 
     name: str
     start: Rewind
     end: int
     prune_at: tuple[tuple[int, Target], ...] = ()
+    keep_steps: tuple[int, ...] = ()
 
 
 Plan = tuple[Stage, ...]
@@ -211,11 +213,30 @@ def gradual(steps: int, schedule: Schedule, *, begin: int, end: int, every: int)
     return checked((Stage(f"00-{cuts[-1][1].value:.4f}", Rewind(0, 0), steps, cuts),))
 
 
+def dense(steps: int, *, keep_steps: Sequence[int] = ()) -> Plan:
+    """Train and cut nothing: the network that tickets are compared with, and that several runs can start from.
+
+    Args:
+        steps: length of the training, in optimiser steps.
+        keep_steps: steps whose weights are kept, for runs that rewind to them (``prunekit run --dense``).
+
+    Raises:
+        RecipeError: a step outside the training.
+
+    Example:
+        >>> dense(100, keep_steps=[5])
+        (Stage(name='00-1.0000', start=Rewind(weights=0, clock=0, keep=(), reinit=None), end=100, prune_at=(), \
+keep_steps=(5,)),)
+    """
+    return checked((Stage("00-1.0000", Rewind(0, 0), steps, keep_steps=tuple(sorted(set(keep_steps)))),))
+
+
 def checked(plan: Plan) -> Plan:
     """Return the plan unchanged if it can be walked.
 
     Raises:
-        RecipeError: no stage, two of one name, a cut outside its stage, or a rewind to a step never reached.
+        RecipeError: no stage, two of one name, a cut or a kept step outside its stage, or a rewind to a step never
+            reached.
     """
     if not plan:
         raise RecipeError("the plan is empty: the strategy returned no stage.")
@@ -226,6 +247,8 @@ def checked(plan: Plan) -> Plan:
         steps = [step for step, _ in stage.prune_at]
         if steps != sorted(set(steps)) or any(not stage.start.clock <= step <= stage.end for step in steps):
             raise RecipeError(f"stage {stage.name}: cuts at {steps} must rise from {stage.start.clock} to {stage.end}.")
+        if outside := [step for step in stage.keep_steps if not 0 <= step <= stage.end]:
+            raise RecipeError(f"keep_steps: {outside[0]} is not one of the steps 0 to {stage.end} of {stage.name}.")
         if stage.start.weights is not None and stage.start.weights > plan[0].end:
             raise RecipeError(
                 f"stage {stage.name} rewinds to step {stage.start.weights}, but {plan[0].name} ends at {plan[0].end}."

@@ -54,6 +54,7 @@ BUILT_IN = {
     },
     "strategy": {
         "at_init": "prunekit.plan:at_init",
+        "dense": "prunekit.plan:dense",
         "gradual": "prunekit.plan:gradual",
         "iterative": "prunekit.plan:iterative",
         "one_shot": "prunekit.plan:one_shot",

@@ -137,6 +137,17 @@ def check_same(held: Recipe, asked: Recipe, path: Path) -> None:
         )
 
 
+def check_shared(held: Recipe, asked: Recipe, path: Path) -> None:
+    """Refuse the dense stage of another training: all but what is cut, and when, must be the same."""
+    same = {"prune": held.prune, "strategy": held.strategy}
+    try:
+        check_same(held, asked.model_copy(update=same), path)
+    except RunError as cause:
+        raise RunError(
+            str(cause).replace("Choose another --out, or --fresh to put it aside.", "Name a dense run of this one.")
+        ) from cause
+
+
 def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -155,6 +166,7 @@ def stored_plan(plan: Plan) -> list[dict[str, Any]]:
             **({"reinit": stage.start.reinit} if stage.start.reinit is not None else {}),
             "end": stage.end,
             "prune_at": [[step, type(amount).__name__, amount.value] for step, amount in stage.prune_at],
+            **({"keep_steps": list(stage.keep_steps)} if stage.keep_steps else {}),
         }
         for stage in plan
     ]

@@ -12,7 +12,7 @@ from prunekit.amount import Amount, Density, MacDensity, Rate, Target
 from prunekit.gradients import snip
 from prunekit.masks import Masks
 from prunekit.measure import macs_per_tensor
-from prunekit.plan import Plan, at_init, gradual, iterative, one_shot
+from prunekit.plan import Plan, at_init, dense, gradual, iterative, one_shot
 from prunekit.pruner import prune
 from prunekit.registry import BUILT_IN, Registry
 from prunekit.schedule import cosine, geometric
@@ -117,6 +117,7 @@ def test_explicit_schedule() -> None:
 STRATEGIES: dict[str, Callable[[int], Plan]] = {
     "iterative": lambda steps: iterative(steps, geometric(0.1), rounds=3, rewind="init"),
     "one_shot": lambda steps: one_shot(steps, density=0.1, finetune=1),
+    "dense": lambda steps: dense(steps, keep_steps=[steps // 2]),
     "at_init": lambda steps: at_init(steps, density=0.1, rewind="reinit:7"),
     "gradual": lambda steps: gradual(steps, cosine(0.1), begin=0, end=steps, every=3),
 }

@@ -82,11 +82,14 @@ def run(
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     drift: Annotated[bool, typer.Option("--drift", help="Continue although torch, device or data changed.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the final table.")] = False,
+    dense: Annotated[
+        Path | None, typer.Option("--dense", metavar="RUN", help="Take over the dense stage of a run that has it.")
+    ] = None,
 ) -> None:
     """Train, prune, rewind, evaluate and report; the same command continues what was interrupted."""
     from prunekit.cli.run import run_recipe
 
-    run_recipe(recipe, overrides or [], out=out, fresh=fresh, device=device, drift=drift, quiet=quiet)
+    run_recipe(recipe, overrides or [], out=out, fresh=fresh, device=device, drift=drift, quiet=quiet, dense=dense)
 
 
 def plan(recipe: Recipe, overrides: Overrides = None) -> None:

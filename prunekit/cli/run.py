@@ -30,7 +30,15 @@ from prunekit.store import Run, stored_plan
 
 
 def run_recipe(
-    name: str, overrides: Sequence[str], *, out: Path | None, fresh: bool, device: str, drift: bool, quiet: bool
+    name: str,
+    overrides: Sequence[str],
+    *,
+    out: Path | None,
+    fresh: bool,
+    device: str,
+    drift: bool,
+    quiet: bool,
+    dense: Path | None = None,
 ) -> None:
     """Run a recipe to its end, or on from where it stopped; print the table and where everything is."""
     keep_heap()
@@ -52,7 +60,7 @@ def run_recipe(
             if not quiet:
                 watch.note(f"{run.path}: {progress(run, job)}")
             try:
-                Execution(job, run, accelerator, watch, stop.is_set).walk()
+                Execution(job, run, accelerator, watch, stop.is_set, dense).walk()
             except (Interrupted, KeyboardInterrupt) as stopped:
                 command = shlex.join(["prunekit", *(word for word in sys.argv[1:] if word != "--fresh")])
                 raise Interrupted(f"{str(stopped) or 'stopped at once.'} Go on with: {command}") from None
