@@ -15,7 +15,6 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from prunekit.amount import Target
-from prunekit.sharing import copy_beside, copy_dense, dense_results, log_of
 from prunekit.errors import Failed, RunError
 from prunekit.facts import facts_of
 from prunekit.files import read_json, read_tensors, write_json, write_tensors
@@ -24,6 +23,7 @@ from prunekit.measure import evaluating, latency_ms, peak_mib
 from prunekit.plan import Stage
 from prunekit.pruner import Cut
 from prunekit.rewind import recalibrate, restore, snapshot
+from prunekit.sharing import copy_beside, copy_dense, dense_results, log_of
 from prunekit.store import LAST, Run
 from prunekit.task import Sample, task_data, to_device
 from prunekit.train import Loop, Movement, reseed, train
