@@ -8,15 +8,22 @@ from typing import Annotated
 import typer
 
 from prunekit.cli.options import (
+    ALL_ARMS,
+    Arms,
     Asked,
+    Backends,
     Calibrate,
     Crop,
+    Densities,
+    Device,
     Exclude,
     Images,
     Include,
     InputShape,
+    Jobs,
     Least,
     Local,
+    Margin,
     Multiple,
     Network,
     Noise,
@@ -26,9 +33,15 @@ from prunekit.cli.options import (
     Recipe,
     RunDir,
     Scorer,
+    Seeds,
+    Shapes,
     Source,
     Stage,
+    StepK,
     Structured,
+    StudyAsked,
+    TaskOverrides,
+    Threads,
     leave_out,
 )
 from prunekit.errors import PluginError
@@ -39,7 +52,7 @@ def build(registry: Registry) -> typer.Typer:
     """Return the program, with the commands of installed plugins."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(prunekit)
-    for verb in (run, plan, show, cp, report, prune, sensitivity, export, inspect, bench):
+    for verb in (run, study, plan, show, cp, report, prune, sensitivity, export, inspect, bench):
         app.command()(verb)
     app.command("list")(list_)
     app.command("eval")(evaluate)
@@ -79,7 +92,7 @@ def run(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/RECIPE-HASH.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Put an existing run aside and start again.")] = False,
-    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    device: Device = "auto",
     drift: Annotated[bool, typer.Option("--drift", help="Continue although torch, device or data changed.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the final table.")] = False,
     dense: Annotated[
@@ -90,6 +103,23 @@ def run(
     from prunekit.cli.run import run_recipe
 
     run_recipe(recipe, overrides or [], out=out, fresh=fresh, device=device, drift=drift, quiet=quiet, dense=dense)
+
+
+def study(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    arms: Arms = ALL_ARMS,
+    seeds: Seeds = 3,
+    k: StepK = None,
+    margin: Margin = 0.1,
+    jobs: Jobs = None,
+    out: Annotated[Path | None, typer.Option(help="Study directory; default studies/RECIPE-HASH.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Is it a winning ticket? Tickets, controls and dense training over seeds; the same command continues it."""
+    from prunekit.cli.study import run_study
+
+    run_study(recipe, overrides or [], StudyAsked(arms, seeds, k, margin, jobs, out, device))
 
 
 def plan(recipe: Recipe, overrides: Overrides = None) -> None:
@@ -122,11 +152,9 @@ def cp(recipe: Recipe, file: Annotated[Path, typer.Argument(help="Where to put t
 
 def evaluate(
     run: RunDir,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[task.KEY=VALUE]...", help="E.g. task.data=DIR.")
-    ] = None,
+    overrides: TaskOverrides = None,
     stage: Annotated[str | None, typer.Option(help="Name of a stage; default the last that is done.")] = None,
-    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Measure a run's ticket again, on its own test data or other; writes nothing."""
     from prunekit.cli.evaluate import evaluate_run
@@ -243,25 +271,10 @@ def inspect(
 
 def bench(
     source: Source,
-    shapes: Annotated[
-        list[str] | None, typer.Option("--shape", help="Of an input, e.g. 1x3x256x256; may be repeated.")
-    ] = None,
-    backends: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backend",
-            help="eager, eager-heap, compile, onnxruntime, openvino, prunekit-dense or prunekit; repeatable.",
-        ),
-    ] = None,
-    threads: Annotated[
-        list[int] | None, typer.Option("--threads", help="Of every engine; default as PyTorch has it; repeatable.")
-    ] = None,
-    densities: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--density", help="Cut each layer by magnitude to so much of it, e.g. 0.1; default as it is; repeatable."
-        ),
-    ] = None,
+    shapes: Shapes = None,
+    backends: Backends = None,
+    threads: Threads = None,
+    densities: Densities = None,
     runs: Annotated[int, typer.Option(min=1, help="Passes measured of each.")] = 7,
     csv: Annotated[Path | None, typer.Option("--csv", help="Where to write all columns; never overwritten.")] = None,
     plot: Annotated[

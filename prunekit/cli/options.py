@@ -15,6 +15,7 @@ Recipe = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A registered name (see `prunekit list`) or a YAML file.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. task.steps=200 seed=1.")]
+TaskOverrides = Annotated[list[str] | None, typer.Argument(metavar="[task.KEY=VALUE]...", help="E.g. task.data=DIR.")]
 Source = Annotated[
     str, typer.Argument(metavar="RUN|FILE|NAME", help="A run directory, a file of weights, or a network's name.")
 ]
@@ -43,6 +44,34 @@ Multiple = Annotated[int | None, typer.Option(min=1, help="Structured: channels 
 Least = Annotated[int | None, typer.Option(min=1, help="Structured: fewest channels that a group keeps.")]
 
 
+ALL_ARMS = "dense,imp,imp-k,lr-rewind,one-shot,random,shuffled,reinit"
+Arms = Annotated[str, typer.Option(help="With commas between; what an arm needs is added.")]
+Seeds = Annotated[int, typer.Option(help="How many, from the recipe's on.")]
+StepK = Annotated[int | None, typer.Option("--k", help="Step that imp-k rewinds to; default a twentieth.")]
+Margin = Annotated[float, typer.Option(help="How much worse than dense is as good, in the first metric.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time; default one a core.")]
+
+
+Device = Annotated[str, typer.Option(help="auto or cpu.")]
+Shapes = Annotated[list[str] | None, typer.Option("--shape", help="Of an input, e.g. 1x3x256x256; may be repeated.")]
+Backends = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend",
+        help="eager, eager-heap, compile, onnxruntime, openvino, prunekit-dense or prunekit; repeatable.",
+    ),
+]
+Threads = Annotated[
+    list[int] | None, typer.Option("--threads", help="Of every engine; default as PyTorch has it; repeatable.")
+]
+Densities = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--density", help="Cut each layer by magnitude to so much of it, e.g. 0.1; default as it is; repeatable."
+    ),
+]
+
+
 @final
 @dataclass(frozen=True)
 class Origin:
@@ -52,6 +81,20 @@ class Origin:
     stage: str | None
     network: str | None
     shape: str | None
+
+
+@final
+@dataclass(frozen=True)
+class StudyAsked:
+    """What ``prunekit study`` is asked for beside the recipe."""
+
+    arms: str
+    seeds: int
+    k: int | None
+    margin: float
+    jobs: int | None
+    out: Path | None
+    device: str
 
 
 @final

@@ -19,9 +19,9 @@ ENVIRONMENT = ("prunekit", "torch", "python", "platform", "device", "cpu", "thre
 def page(run: Path, results: Sequence[StageResult], pictures: Sequence[str], disk_bytes: int) -> str:
     """Return the report of the finished stages of a run; ``pictures`` are the file names beside it."""
     name = run.resolve().name
-    parts = [f"# {name}", _what(run, name), "## What it costs", _layout(costs(results))]
+    parts = [f"# {name}", _what(run, name), "## What it costs", layout(costs(results))]
     for metric in metrics(results):
-        parts += [f"## Quality: {metric}", _layout(quality(results, metric)), _against_dense(results, metric)]
+        parts += [f"## Quality: {metric}", layout(quality(results, metric)), _against_dense(results, metric)]
     parts += [f"![{picture}]({picture})\n\n{CAPTIONS[picture]}" for picture in pictures]
     parts += ["## What to know", _findings(results), "## Time and disk", _time(results, disk_bytes)]
     parts += ["## Environment", _environment(run), "## Recipe", f"```yaml\n{_recipe(run)}\n```"]
@@ -43,7 +43,9 @@ def _what(run: Path, name: str) -> str:
     return "\n\n".join(lines)
 
 
-def _layout(table: Table) -> str:
+def layout(table: Table) -> str:
+    """Return a table as Markdown."""
+
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -74,7 +76,7 @@ def _against_dense(results: Sequence[StageResult], metric: str) -> str:
         rows.append((result.name, *texts))
     header = ("against dense", *(f"{named[group]} (n = {n})" for group, n in counts.items()))
     return (
-        f"{text}\n\n{_layout(Table(header, tuple(rows)))}\n\nDifferences to the dense stage {reference.name}, "
+        f"{text}\n\n{layout(Table(header, tuple(rows)))}\n\nDifferences to the dense stage {reference.name}, "
         "item by item: mean ± 1.96 standard errors, a 95 % interval where the items are many."
     )
 
@@ -106,7 +108,7 @@ def _names(names: Iterable[str]) -> str:
 def _time(results: Sequence[StageResult], disk_bytes: int) -> str:
     rows = [(result.name, f"{result.seconds:.1f} s", f"{result.peak_mib:.0f} MiB") for result in results]
     rows.append(("all", f"{sum(result.seconds for result in results):.1f} s", ""))
-    table = _layout(Table(("stage", "wall time", "memory, most so far"), tuple(rows)))
+    table = layout(Table(("stage", "wall time", "memory, most so far"), tuple(rows)))
     return f"{table}\n\nThe run takes {si(disk_bytes, 'B')} of disk, this report left out."
 
 

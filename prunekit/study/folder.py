@@ -1,0 +1,67 @@
+"""A study's directory: ``study.yaml``, and for every seed a run directory and a recipe file for each arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from prunekit.errors import RunError
+from prunekit.files import write_text
+from prunekit.recipe import Recipe
+from prunekit.store import check_same
+from prunekit.study.arms import ARMS, Base
+from prunekit.study.walk import Work
+
+HELD = "study.yaml"
+
+
+def open_study(folder: Path, base: Base) -> None:
+    """Make the directory, or check that it holds a study of the same recipe and k.
+
+    Raises:
+        RunError: it holds another study, or something else.
+    """
+    file = folder / HELD
+    if not file.exists():
+        strangers = [path.name for path in folder.iterdir() if path.name != "lock"] if folder.is_dir() else []
+        if strangers:
+            raise RunError(f"{folder} holds {strangers[0]!r} and no {HELD}: not a study; choose another --out.")
+        write_text(file, yaml.safe_dump({"k": base.k, "recipe": base.recipe.model_dump()}, sort_keys=False))
+        return
+    try:
+        held = yaml.safe_load(file.read_text(encoding="utf-8"))
+        recipe, k = Recipe.model_validate(held["recipe"]), held["k"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as cause:
+        raise RunError(f"{file} is damaged: is {folder} a study directory?") from cause
+    try:
+        check_same(recipe, base.recipe, folder)
+    except RunError as cause:
+        raise RunError(
+            str(cause).replace(", or --fresh to put it aside", "").replace("a run of", "a study of")
+        ) from None
+    if k != base.k:
+        raise RunError(f"{folder} holds a study with k = {k}, not {base.k}; choose another --out.")
+
+
+def plan_works(folder: Path, base: Base, arms: Sequence[str], seeds: int) -> list[Work]:
+    """Write each arm's recipe for each seed, and return the works in an order in which they can be done.
+
+    Args:
+        folder: the study's.
+        base: its recipe; the seeds are the recipe's, the next one, and so on.
+        arms: as `prunekit.study.arms.choose` returns them.
+        seeds: how many.
+    """
+    works = []
+    for seed in range(base.recipe.seed, base.recipe.seed + seeds):
+        runs = folder / f"seed-{seed}"
+        for arm in arms:
+            recipe = ARMS[arm].recipe(base.with_seed(seed), runs)
+            file = runs / f"{arm}.yaml"
+            text = yaml.safe_dump(recipe.model_dump(), sort_keys=False)
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                write_text(file, text)
+            works.append(Work(arm, seed, file, runs / arm))
+    return works

@@ -1,0 +1,235 @@
+"""Studies: which arms, with which budgets; what differences decide; and runs that fail, stop and go on."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prunekit.cli.study import refuse_unequal
+from prunekit.errors import RecipeError, RunError
+from prunekit.job import bind_job
+from prunekit.plan import Rewind, Stage, dense
+from prunekit.recipe import read_recipe
+from prunekit.registry import Registry
+from prunekit.report.results import StageResult
+from prunekit.study.arms import ARMS, Base, base_of, choose
+from prunekit.study.folder import open_study, plan_works
+from prunekit.study.results import ArmResult, decide
+from prunekit.study.stats import Difference, paired
+from prunekit.task import Measure
+
+TESTS = Path(__file__).parent
+TOY = str(TESTS / "toy.yaml")
+REGISTRY = Registry.discover([])
+COMMAND = [sys.executable, "-m", "prunekit", "study", "toy.yaml", "task.steps=6", "--device", "cpu", "--out"]
+
+
+def base(*overrides: str, k: int | None = None) -> Base:
+    return base_of(bind_job(read_recipe(TOY, ["task.steps=40", *overrides], REGISTRY), REGISTRY), k)
+
+
+def test_an_arm_brings_what_it_needs_and_dense() -> None:
+    assert choose(["one-shot"]) == ("dense", "one-shot")
+    assert choose(["reinit", "random"]) == ("dense", "imp", "random", "reinit")
+    with pytest.raises(RecipeError, match=r"no arm 'shufled': did you mean 'shuffled'\?"):
+        choose(["imp", "shufled"])
+    with pytest.raises(RecipeError, match="name at least one"):
+        choose([])
+
+
+def test_every_arm_ends_with_one_training_after_its_last_cut(tmp_path: Path) -> None:
+    shared = base(k=4)
+    found = {}
+    for arm in ARMS:
+        if ARMS[arm].after != "imp":  # those name a ticket that is not there
+            plan = bind_job(ARMS[arm].recipe(shared, tmp_path), REGISTRY).plan
+            found[arm] = [(stage.start.weights, stage.start.clock, stage.end) for stage in plan]
+    trained = (0, 0, 40)
+    assert found == {
+        "dense": [trained],
+        "imp": [trained] * 3,
+        "imp-k": [trained, (4, 4, 40), (4, 4, 40)],
+        "lr-rewind": [trained, (None, 0, 40), (None, 0, 40)],
+        "one-shot": [trained, (None, 0, 40)],
+        "random": [(0, 0, 0), trained],
+    }
+    shuffled = ARMS["shuffled"].recipe(shared, tmp_path)
+    assert shuffled.prune.options["scorer"] == {"name": "ticket", "masks": str(tmp_path / "imp"), "shuffle": 0}
+    assert ARMS["reinit"].recipe(shared, tmp_path).strategy.options["rewind"] == "reinit:1000003"
+
+
+def test_arms_without_a_common_budget_are_refused() -> None:
+    shared = base(k=4)
+    refuse_unequal({"dense": dense(40), "imp-k": (Stage("01", Rewind(4, 4), 40),)}, shared)
+    with pytest.raises(RecipeError, match="share no budget: after the last cut 40 steps .*: imp 30"):
+        refuse_unequal({"dense": dense(40), "imp": (Stage("01", Rewind(0, 10), 40),)}, shared)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "k", "message"),
+    [
+        (["strategy={name: one_shot, density: 0.5, finetune: 3}"], None, "strategy is one_shot"),
+        (["prune.scorer=movement"], None, "does not watch that training"),
+        ([], 40, "--k 40: must lie within the training, above 0 and below 40"),
+    ],
+)
+def test_recipes_that_cannot_be_studied(overrides: list[str], k: int | None, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        base(*overrides, k=k)
+
+
+def test_seeds_count_on_from_the_recipes(tmp_path: Path) -> None:
+    works = plan_works(tmp_path, base("seed=5"), choose(["shuffled"]), 2)
+    names = [(work.arm, work.seed, work.recipe) for work in works]
+    assert names == [
+        (arm, seed, tmp_path / f"seed-{seed}" / f"{arm}.yaml")
+        for seed in (5, 6)
+        for arm in ("dense", "imp", "shuffled")
+    ]
+    assert read_recipe(str(names[-1][2]), [], REGISTRY).prune.options["scorer"]["shuffle"] == 6
+
+
+def test_a_directory_of_another_study_is_refused(tmp_path: Path) -> None:
+    open_study(tmp_path / "study", base())
+    open_study(tmp_path / "study", base())
+    with pytest.raises(RunError, match="a study of another recipe .task.steps: 40 there, 50 now"):
+        open_study(tmp_path / "study", base("task.steps=50", k=2))
+    with pytest.raises(RunError, match="a study with k = 2, not 3"):
+        open_study(tmp_path / "study", base(k=3))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
+    with pytest.raises(RunError, match=r"holds 'letter.txt' and no study.yaml"):
+        open_study(tmp_path / "mine", base())
+
+
+def test_an_interval_of_seeds_and_items() -> None:
+    gaps = {(0, "a"): 1.0, (0, "b"): 1.0, (1, "a"): 3.0, (1, "b"): 3.0}
+    found = paired(gaps, dict.fromkeys(gaps, 0.0))
+    assert found.mean == 2.0 and (found.seeds, found.items) == (2, 2)
+    assert found.half == pytest.approx(12.706, abs=1e-3)  # Student's at one degree of freedom; the variance is 2 / 2
+    three = {(seed, item): float(seed) for seed in range(3) for item in "ab"}
+    assert paired(three, dict.fromkeys(three, 0.0)).half == pytest.approx(4.3027 * (1 / 3) ** 0.5, abs=1e-4)
+    items = {(seed, item): own for seed in range(2) for item, own in (("a", 0.0), ("b", 1.0), ("c", 2.0))}
+    assert paired(items, dict.fromkeys(items, 0.0)).half == pytest.approx(4.3027 * (1 / 3) ** 0.5, abs=1e-4)
+    with_seed = paired({**gaps, (2, "a"): 9.0, (2, "b"): 9.0}, dict.fromkeys(gaps, 0.0))
+    assert with_seed == found  # what only one arm has counts nothing
+
+
+def test_one_seed_gives_no_interval_and_equal_arms_an_empty_one() -> None:
+    assert paired({(0, "a"): 1.0, (0, "b"): 2.0}, {(0, "a"): 0.0, (0, "b"): 0.0}).half == math.inf
+    same = {(seed, item): 2.0 for seed in range(2) for item in "ab"}
+    assert paired(same, same) == Difference(0.0, 0.0, 2, 2)
+    with pytest.raises(ValueError, match="do not share"):
+        paired({(0, "a"): 1.0}, {(1, "a"): 1.0})
+
+
+def arm(name: str, value: float, higher: bool = True, seeds: int = 2) -> ArmResult:
+    """Return an arm that gets ``value`` everywhere, give or take the item's own."""
+    measures = tuple(
+        Measure("t", "d", item, "m", value=value + own, protocol="p", higher_is_better=higher)
+        for item, own in (("a", 0.0), ("b", 1.0), ("c", 2.0))
+    )
+    counts = {"density": 0.5, "total": 100, "kept": 50, "prunable": 100, "remaining": 50, "steps": 10}
+    costs = dict.fromkeys(("bytes", "ticket_bytes", "macs_dense", "macs_kept", "seconds", "latency_ms", "peak_mib"), 1)
+    stage = StageResult(
+        Path(),
+        "01",
+        measures=measures,
+        unused=None,
+        emptied=(),
+        per_tensor=(),
+        **counts,
+        **costs,  # type: ignore
+    )
+    stages = {seed: [stage] for seed in range(seeds)}
+    return ArmResult(name, stages, 10, 20, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "winning"),
+    [
+        ({"dense": 30.0, "imp": 29.95, "random": 28.0}, True, "yes"),
+        ({"dense": 30.0, "imp": 29.8, "random": 28.0}, True, "no"),  # more than the margin worse
+        ({"dense": 30.0, "imp": 29.95, "random": 29.95}, True, "no"),  # no better than chance
+        ({"dense": 30.0, "imp": 29.95}, True, "undecided"),  # nothing to beat
+        ({"dense": 1.0, "imp": 0.9, "random": 1.2}, False, "yes"),
+        ({"dense": 1.0, "imp": 1.2, "random": 1.5}, False, "no"),
+    ],
+)
+def test_what_a_winning_ticket_is(values: dict[str, float], higher: bool, winning: str) -> None:
+    arms = {name: arm(name, value, higher) for name, value in values.items()}
+    (decision,) = decide(arms, [("t", "d")], "m", higher=higher, margin=0.1)
+    assert decision.arm == "imp" and decision.winning == winning
+
+
+def test_one_seed_decides_nothing() -> None:
+    arms = {name: arm(name, value, seeds=1) for name, value in {"dense": 30.0, "imp": 29.99, "random": 20.0}.items()}
+    (decision,) = decide(arms, [("t", "d")], "m", higher=True, margin=0.1)
+    assert decision.winning == "undecided"
+
+
+def study(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "prunekit",
+        "study",
+        "toy.yaml",
+        "task.steps=6",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    return subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=TESTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--arms", "imp,winner"], "no arm 'winner'"),
+        (["--seeds", "0"], "--seeds must be at least 1, not 0"),
+        (["--margin", "0"], "--margin must be above 0"),
+    ],
+)
+def test_mistakes_cost_two_and_write_nothing(tmp_path: Path, options: list[str], message: str) -> None:
+    done = study(tmp_path / "study", *options)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.slow
+def test_a_study_killed_anywhere_goes_on_to_the_same_report(tmp_path: Path) -> None:
+    options = ("--arms", "imp,shuffled", "--seeds", "2")
+    assert study(tmp_path / "whole" / "study", *options).returncode == 0
+    out = tmp_path / "killed" / "study"
+    for done in ("seed-0/dense/00-1.0000/done", "seed-0/imp/01-0.5000/done"):
+        process = subprocess.Popen([*COMMAND, str(out), *options], cwd=TESTS, stdout=subprocess.DEVNULL)
+        while not (out / done).exists() and process.poll() is None:
+            pass
+        process.kill()
+        process.wait()
+    assert study(out, *options).returncode == 0
+    assert (out / "study.csv").read_bytes() == (tmp_path / "whole" / "study" / "study.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_arm_that_fails_stops_no_other_and_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    (out / "seed-0" / "random").mkdir(parents=True)
+    first = study(out, "--arms", "imp", "--seeds", "1")
+    assert first.returncode == 2 and "not a study" in first.stderr
+    (out / "seed-0" / "random").rmdir()
+    (out / "seed-0").rmdir()
+    assert study(out, "--arms", "dense", "--seeds", "1").returncode == 0
+    (out / "seed-0" / "imp").write_text("in the way")
+    done = study(out, "--arms", "random,shuffled", "--seeds", "1")
+    assert done.returncode == 1 and "2 of 4 runs failed" in done.stderr
+    page = (out / "report.md").read_text()
+    assert "* shuffled of seed 0: it needs imp, which failed." in page
+    assert "imp is a file, not a run directory" in page
+    assert "| random |" in page
