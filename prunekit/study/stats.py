@@ -10,6 +10,8 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.errors import PruneKitError
+
 Verdict = Literal["yes", "no", "undecided"]
 
 
@@ -50,6 +52,7 @@ def paired(mine: Mapping[tuple[int, str], float], other: Mapping[tuple[int, str]
 
     Raises:
         ValueError: the arms share no (seed, item).
+        PruneKitError: scipy is missing.
 
     Example:
         >>> a = {(seed, item): 1.0 + 0.1 * seed + delta for seed in range(3) for item, delta in [("a", 0), ("b", 0.2)]}
@@ -75,8 +78,10 @@ def paired(mine: Mapping[tuple[int, str], float], other: Mapping[tuple[int, str]
 
 
 def _half(gaps: NDArray[np.float64]) -> float:
-    from scipy.stats import t
-
+    try:
+        from scipy.stats import t
+    except ImportError as cause:
+        raise PruneKitError('intervals need scipy: pip install "prunekit[report]".') from cause
     parts = [(gaps.mean(1 - axis).var(ddof=1) / gaps.shape[axis], gaps.shape[axis] - 1) for axis in (0, 1)]
     variance = sum(part for part, _ in parts)
     if variance == 0:
