@@ -52,8 +52,12 @@ def write_study_report(
     rows: list[tuple[Any, ...]] = []
     if named and DENSE in arms:
         groups, higher = labels(found, named[0]), _higher(found, named[0])
+        places = digits(_mean(arms[DENSE].values(-1, group, named[0]).values()) for group in groups)
         decisions = decide(arms, list(groups), named[0], higher=higher, margin=margin)
-        parts += [f"## Is it a winning ticket? {named[0]}, margin {margin:g}", layout(verdicts(decisions, groups))]
+        parts += [
+            f"## Is it a winning ticket? {named[0]}, margin {margin:g}",
+            layout(verdicts(decisions, groups, places)),
+        ]
         for metric in named:
             parts += [
                 f"## Against the dense network: {metric}",
@@ -84,13 +88,13 @@ def costs(arms: Mapping[str, ArmResult]) -> Table:
     return Table(header, tuple(rows))
 
 
-def verdicts(decisions: Sequence[Decision], named: Mapping[Group, str]) -> Table:
+def verdicts(decisions: Sequence[Decision], named: Mapping[Group, str], places: int) -> Table:
     """Return what is decided of each ticket on each task, and the differences that decide it."""
     others = list(dict.fromkeys(name for decision in decisions for name in decision.against))
     rows = []
     for decision in decisions:
         cells = [
-            f"{_text(decision.against[name])} ({decision.verdicts[name]})" if name in decision.against else "-"
+            f"{_text(decision.against[name], places)} ({decision.verdicts[name]})" if name in decision.against else "-"
             for name in others
         ]
         rows.append((decision.arm, named[decision.group], f"**{decision.winning}**", *cells))
@@ -116,7 +120,7 @@ def gaps(arms: Mapping[str, ArmResult], named: Mapping[Group, str], metric: str,
     return Table(("arm", "left of all", *named.values()), tuple(lines))
 
 
-def _text(difference: Difference, places: int = 2) -> str:
+def _text(difference: Difference, places: int) -> str:
     half = f" ± {difference.half:.{places}f}" if math.isfinite(difference.half) else " (one seed or item: no interval)"
     return f"{difference.mean:+.{places}f}{half}"
 
