@@ -41,6 +41,9 @@ def write_study_report(
         failed: (arm, seed) -> why.
         margin: in the unit of the first metric.
         command: makes the same study again.
+
+    Raises:
+        PruneKitError: matplotlib or scipy is missing.
     """
     found = [stage for arm in arms.values() for stages in arm.stages.values() for stage in stages]
     named = metrics(found)
