@@ -49,13 +49,13 @@ def check(case: Case, tolerance: float = 1e-5) -> None:
 
 @every_operator
 @given(data=st.data())
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_any_operator(kind: Kind, data: st.DataObject) -> None:
     check(data.draw(cases([kind], 1)))
 
 
 @given(case=cases(OPERATORS, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_chain(case: Case) -> None:
     check(case, 1e-4)
 

@@ -25,13 +25,18 @@ SMALL: list[dict[str, Any]] = [
     {"name": "spandrel:DRUNet", "in_nc": 4, "out_nc": 3, "nc": [4, 4, 4, 4], "nb": 2},
     {"name": "spandrel:FBCNN", "nc": [4, 4, 4, 512], "nb": 2},
 ]
+every_small = pytest.mark.parametrize(
+    "spec",
+    [pytest.param(spec, marks=pytest.mark.slow if spec["name"] == "spandrel:FBCNN" else ()) for spec in SMALL],
+    ids=lambda spec: str(spec["name"]),
+)
 
 
 def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("spec", SMALL, ids=lambda spec: str(spec["name"]))
+@every_small
 def test_an_architecture_is_built_with_its_classs_own_options(spec: dict[str, Any]) -> None:
     bound = bind_network(spec)
     options = {key: value for key, value in spec.items() if key != "name"}
@@ -91,7 +96,7 @@ def saved(model: nn.Module, path: Path, prefix: str = "", holder: str | None = N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", SMALL, ids=lambda spec: str(spec["name"]))
+@every_small
 def test_a_weights_file_tells_the_architecture_and_its_options(tmp_path: Path, spec: dict[str, Any]) -> None:
     model = bind_network(spec)()
     path = saved(model, tmp_path / "published.pth")
@@ -149,7 +154,7 @@ def test_a_ticket_of_a_weights_file_names_the_architecture_and_needs_no_file(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", SMALL, ids=lambda spec: str(spec["name"]))
+@every_small
 def test_a_file_may_ask_for_an_architecture_with_plain_options(spec: dict[str, Any]) -> None:
     model = bind_network(spec)()
     tree = bind_network(spec).tree  # type: ignore[attr-defined]

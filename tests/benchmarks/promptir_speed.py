@@ -1,20 +1,24 @@
 """Time the full PromptIR against its plain transcription: one training step, and inference.
 
-    python tests/benchmarks/promptir_speed.py [--rounds 7] [--keep-heap] [--threads 2]
+    python tests/benchmarks/promptir_speed.py [--rounds 7] [--keep-heap | --as-run] [--threads 2]
 
 The two take turns, so that a busy machine slows both; the ratio is the median over the rounds. ``--keep-heap`` asks
-glibc to keep freed memory, which alone makes eager PyTorch faster: it is given to both or to neither. A training step
-is forward, backward and AdamW: torch's default for the transcription, the fused one for ours, as the task trains.
+glibc to keep freed memory, which alone makes eager PyTorch faster: it is given to both or to neither. ``--as-run``
+times training steps only, each network in a process of its own: the transcription's heap as it comes, ours kept, as
+``prunekit run`` keeps it. A training step is forward, backward and AdamW: torch's default for the transcription, the
+fused one for ours, as the task trains.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -82,9 +86,49 @@ def clock(function: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return time.perf_counter() - start, result
 
 
+def serve_steps(ask: Connection, ours: bool, threads: int) -> None:
+    """Train one network in this process, a step whenever asked, and answer with its seconds and its loss."""
+    torch.set_num_threads(threads)
+    if ours:
+        keep_heap()
+    torch.manual_seed(0)
+    plain, model = PlainPromptIR(), PromptIR()
+    model.load_state_dict(plain.state_dict())
+    step = training(model if ours else plain)
+    while ask.recv():
+        seconds, loss = clock(step)
+        ask.send((seconds, loss.item()))
+
+
+def compare_as_run(rounds: int, threads: int) -> None:
+    """Time a step of the transcription and one of ours in turns, each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    ends = []
+    for is_ours in (False, True):
+        end, other = context.Pipe()
+        context.Process(target=serve_steps, args=(other, is_ours, threads), daemon=True).start()
+        ends.append(end)
+
+    def step(end: Connection) -> tuple[float, float]:
+        end.send(True)
+        seconds, loss = end.recv()
+        return seconds, loss
+
+    plain, ours = ends
+    difference = abs(step(plain)[1] - step(ours)[1])  # also the warm-up
+    times = [(step(plain)[0], step(ours)[0]) for _ in range(rounds)]
+    for end in ends:
+        end.send(False)
+    print_ratio("training step, 2 x 64 x 64", times, difference)
+
+
 def compare(name: str, plain: Callable[[], Tensor], ours: Callable[[], Tensor], rounds: int) -> float:
     difference = (plain() - ours()).abs().max().item()  # also the warm-up
     times = [(clock(plain)[0], clock(ours)[0]) for _ in range(rounds)]
+    return print_ratio(name, times, difference)
+
+
+def print_ratio(name: str, times: list[tuple[float, float]], difference: float) -> float:
     ratio = statistics.median(p / o for p, o in times)
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
     print(
@@ -99,8 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--keep-heap", action="store_true")
+    heap = parser.add_mutually_exclusive_group()
+    heap.add_argument("--keep-heap", action="store_true")
+    heap.add_argument("--as-run", action="store_true")
     options = parser.parse_args()
+    if options.as_run:
+        print(f"{options.threads} threads, the heap kept for ours, {options.rounds} rounds")
+        compare_as_run(options.rounds, options.threads)
+        return
     torch.set_num_threads(options.threads)
     if options.keep_heap:
         keep_heap()
