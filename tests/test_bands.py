@@ -60,6 +60,21 @@ def test_any_chain(case: Case) -> None:
     check(case, 1e-4)
 
 
+@pytest.mark.slow
+@every_operator
+@given(data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_many_of_any_operator(kind: Kind, data: st.DataObject) -> None:
+    check(data.draw(cases([kind], 1)))
+
+
+@pytest.mark.slow
+@given(case=cases(OPERATORS, 6))
+@settings(max_examples=100, deadline=None)
+def test_many_chains(case: Case) -> None:
+    check(case, 1e-4)
+
+
 @every_operator
 @given(data=st.data())
 @settings(max_examples=8, deadline=None)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from prunekit.cli.study import refuse_unequal
+from prunekit.cli.options import StudyAsked
+from prunekit.cli.study import refuse_unequal, run_study
 from prunekit.errors import RecipeError, RunError
 from prunekit.job import bind_job
 from prunekit.plan import Rewind, Stage, dense
@@ -189,17 +190,24 @@ def study(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("arms", "seeds", "margin", "message"),
     [
-        (["--arms", "imp,winner"], "no arm 'winner'"),
-        (["--seeds", "0"], "--seeds must be at least 1, not 0"),
-        (["--margin", "0"], "--margin must be above 0"),
+        ("imp,winner", 3, 0.1, "no arm 'winner'"),
+        ("imp", 0, 0.1, "--seeds must be at least 1, not 0"),
+        ("imp", 3, 0.0, "--margin must be above 0, not 0"),
+        ("imp", 3, math.nan, "--margin must be above 0, not nan"),
     ],
 )
-def test_mistakes_cost_two_and_write_nothing(tmp_path: Path, options: list[str], message: str) -> None:
-    done = study(tmp_path / "study", *options)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "study").exists()
+def test_mistakes_write_nothing(tmp_path: Path, arms: str, seeds: int, margin: float, message: str) -> None:
+    out = tmp_path / "study"
+    with pytest.raises(RecipeError, match=message):
+        run_study(TOY, [], StudyAsked(arms, seeds, None, margin, None, out, "cpu"))
+    assert not out.exists()
+
+
+def test_a_mistake_costs_two_and_no_traceback(tmp_path: Path) -> None:
+    done = study(tmp_path / "study", "--arms", "imp,winner")
+    assert done.returncode == 2 and "no arm 'winner'" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def paired(mine: Mapping[tuple[int, str], float], other: Mapping[tuple[int, str]
         (1.2, 3, 2)
 
     Reference:
-        Owen 2007 (The pigeonhole bootstrap), equation 4, for the bound; Satterthwaite 1946.
+        Owen 2007 (The pigeonhole bootstrap) on means over two crossed factors; Satterthwaite 1946.
     """
     seeds = sorted({seed for seed, _ in mine} & {seed for seed, _ in other})
     items = sorted({item for _, item in mine} & {item for _, item in other})
