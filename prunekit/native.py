@@ -46,11 +46,11 @@ def load(file: str) -> ctypes.CDLL | str:
     library.pk_linear.argtypes = [size, number, number, pointer, pointer, pointer, pointer, size, number]
     library.pk_bands.argtypes = [pointer, pointer, pointer, number]
     library.pk_few.argtypes = [pointer, number, pointer]
-    library.pk_gated.argtypes = [pointer, number, pointer, number]
+    library.pk_depthwise.argtypes = [pointer, number, pointer, number]
     library.pk_groups.argtypes = [size, size, number, number, pointer, pointer, pointer, number]
     library.pk_machine(best_level())
     library.pk_conv.restype = library.pk_linear.restype = None
-    library.pk_bands.restype = library.pk_few.restype = library.pk_gated.restype = None
+    library.pk_bands.restype = library.pk_few.restype = library.pk_depthwise.restype = None
     library.pk_groups.restype = number
     return library
 

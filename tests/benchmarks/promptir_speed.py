@@ -2,11 +2,11 @@
 
     python tests/benchmarks/promptir_speed.py [--rounds 7] [--keep-heap | --as-run] [--threads 2]
 
-The two take turns, so that a busy machine slows both; the ratio is the median over the rounds. ``--keep-heap`` asks
-glibc to keep freed memory, which alone makes eager PyTorch faster: it is given to both or to neither. ``--as-run``
-times training steps only, each network in a process of its own: the transcription's heap as it comes, ours kept, as
-``prunekit run`` keeps it. A training step is forward, backward and AdamW: torch's default for the transcription, the
-fused one for ours, as the task trains.
+The two take turns, so that a busy machine slows both; the ratio is the median over the rounds. A training step is
+forward, backward and AdamW: torch's default for the transcription, the fused one for ours, as the task trains. Each
+network trains in a process of its own, as networks do. ``--keep-heap`` asks glibc to keep freed memory, which alone
+makes eager PyTorch faster: it is given to both or to neither. ``--as-run`` times training steps only, the
+transcription's heap as it comes, ours kept, as ``prunekit run`` keeps it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from promptir_plain import PlainPromptIR
 
 from prunekit_mir_l.promptir import PromptIR
 
+WARM_UP = 3
+"""Steps until no more memory is asked of the system."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -86,10 +88,10 @@ def clock(function: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return time.perf_counter() - start, result
 
 
-def serve_steps(ask: Connection, ours: bool, threads: int) -> None:
+def serve_steps(ask: Connection, ours: bool, keep: bool, threads: int) -> None:
     """Train one network in this process, a step whenever asked, and answer with its seconds and its loss."""
     torch.set_num_threads(threads)
-    if ours:
+    if keep:
         keep_heap()
     torch.manual_seed(0)
     plain, model = PlainPromptIR(), PromptIR()
@@ -100,13 +102,13 @@ def serve_steps(ask: Connection, ours: bool, threads: int) -> None:
         ask.send((seconds, loss.item()))
 
 
-def compare_as_run(rounds: int, threads: int) -> None:
-    """Time a step of the transcription and one of ours in turns, each in a process of its own."""
+def compare_steps(rounds: int, threads: int, *, keep: tuple[bool, bool]) -> None:
+    """Time a step of the transcription and one of ours in turns; ``keep`` says whose heap is kept."""
     context = multiprocessing.get_context("spawn")
     ends = []
-    for is_ours in (False, True):
+    for ours in (False, True):
         end, other = context.Pipe()
-        context.Process(target=serve_steps, args=(other, is_ours, threads), daemon=True).start()
+        context.Process(target=serve_steps, args=(other, ours, keep[ours], threads), daemon=True).start()
         ends.append(end)
 
     def step(end: Connection) -> tuple[float, float]:
@@ -115,7 +117,9 @@ def compare_as_run(rounds: int, threads: int) -> None:
         return seconds, loss
 
     plain, ours = ends
-    difference = abs(step(plain)[1] - step(ours)[1])  # also the warm-up
+    difference = abs(step(plain)[1] - step(ours)[1])
+    for _ in range(WARM_UP - 1):
+        step(plain), step(ours)
     times = [(step(plain)[0], step(ours)[0]) for _ in range(rounds)]
     for end in ends:
         end.send(False)
@@ -149,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.as_run:
         print(f"{options.threads} threads, the heap kept for ours, {options.rounds} rounds")
-        compare_as_run(options.rounds, options.threads)
+        compare_steps(options.rounds, options.threads, keep=(False, True))
         return
     torch.set_num_threads(options.threads)
     if options.keep_heap:
@@ -160,7 +164,7 @@ def main() -> None:
     print(f"{options.threads} threads, heap {'kept' if options.keep_heap else 'as it comes'}, {options.rounds} rounds")
     compare("inference, 1 x 128 x 128", inference(plain), inference(ours), options.rounds)
     print(f"largest difference of a gradient, as a share of its tensor's largest: {gradients_differ(plain, ours):.1e}")
-    compare("training step, 2 x 64 x 64", training(plain), training(ours), options.rounds)
+    compare_steps(options.rounds, options.threads, keep=(options.keep_heap, options.keep_heap))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ Reference:
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from prunekit.errors import RecipeError
-from prunekit_mir_l.gated import gated
+from prunekit_mir_l.depthwise import depthwise, gated
 
 EXPANSION = 2.66
 
@@ -84,7 +84,9 @@ class Attention(nn.Module):
     def forward(self, x_bchw: Tensor) -> Tensor:
         """Return the attended map, same shape."""
         b, c, h, w = x_bchw.shape  # q, k and v may have fewer channels than x once they were pruned
-        q_bpnd, k_bpnd, v_bpnd = self.heads_of(self.qkv_dwconv(self.qkv(x_bchw)))
+        qkv_bchw = self.qkv(x_bchw)
+        qkv_bchw = depthwise(qkv_bchw, self.qkv_dwconv.weight) if self.training else self.qkv_dwconv(qkv_bchw)
+        q_bpnd, k_bpnd, v_bpnd = self.heads_of(qkv_bchw)
         mix_bnde = self.mixture(q_bpnd, k_bpnd) if self.constant is None else self.constant
         if self.training:  # project the mixtures in place of the pixels, which spares one pass over the map
             project_nod = self.project_out.weight.view(c, self.heads, -1).transpose(0, 1)
@@ -106,8 +108,8 @@ class Attention(nn.Module):
 
     def sums(self, q_bpnd: Tensor, k_bpnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the mixture needs to know, each a sum over pixels: of q times k, of q squared, of k squared."""
-        q_bnd, k_bne = q_bpnd.square().sum(1), k_bpnd.square().sum(1)
-        return q_bpnd.permute(0, 2, 3, 1) @ k_bpnd.transpose(1, 2), q_bnd, k_bne
+        found: tuple[Tensor, Tensor, Tensor] = (_Sums.apply if self.training else _sums)(q_bpnd, k_bpnd)
+        return found
 
     def shares(self, product_bnde: Tensor, q_bnd: Tensor, k_bne: Tensor) -> Tensor:
         """Return the mixture that those sums make."""
@@ -116,6 +118,42 @@ class Attention(nn.Module):
         q_scale_bnd1 = q_bnd.clamp_min(1e-24).rsqrt().unsqueeze(3)
         k_scale_bn1e = k_bne.clamp_min(1e-24).rsqrt().unsqueeze(2)
         return torch.softmax(product_bnde * q_scale_bnd1 * (k_scale_bn1e * self.temperature), dim=-1)
+
+
+def _sums(q_bpnd: Tensor, k_bpnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    q_bnd, k_bne = q_bpnd.square().sum(1), k_bpnd.square().sum(1)
+    return q_bpnd.permute(0, 2, 3, 1) @ k_bpnd.transpose(1, 2), q_bnd, k_bne
+
+
+@final
+class _Sums(torch.autograd.Function):
+    """Sums over pixels whose slopes lie channels last: autograd's own for q would lie channels first, to be copied."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q_bpnd: Tensor, k_bpnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _sums(q_bpnd, k_bpnd)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor]:
+        q_bpnd, k_bpnd = ctx.saved_tensors
+        product_bnde, q_bnd, k_bne = (slope.to(q_bpnd.dtype) for slope in slopes)
+        of_q = _slope(q_bpnd, q_bnd, k_bpnd, product_bnde.transpose(2, 3))
+        return of_q, _slope(k_bpnd, k_bne, q_bpnd, product_bnde)
+
+
+def _slope(own_bpnd: Tensor, square_bnd: Tensor, other_bpne: Tensor, product_bned: Tensor) -> Tensor:
+    """Return what the slopes of a sum of squares and of a product make of one of the two, by pixels."""
+    b, p, n, d = own_bpnd.shape
+    of_square = (own_bpnd * (2 * square_bnd).unsqueeze(1)).transpose(1, 2).reshape(b * n, p, d)
+    other = other_bpne.transpose(1, 2).reshape(b * n, p, -1)
+    of_both = torch.baddbmm(of_square, other, product_bned.reshape(b * n, -1, d))
+    return of_both.view(b, n, p, d).transpose(1, 2).contiguous()
 
 
 @final

@@ -24,7 +24,7 @@ APPLY(TARGET)
 
 #include "bands_run.h"
 #include "few.h"
-#include "gated.h"
+#include "depthwise.h"
 #include "groups.h"
 
 #if defined(TARGET) && defined(__clang__)

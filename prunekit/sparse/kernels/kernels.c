@@ -8,21 +8,21 @@
 
 typedef struct shape shape;
 typedef struct few few;
-typedef struct gated gated;
+typedef struct depthwise depthwise;
 #define BANDS const program *p, float *const *tensors, float *scratch, int threads
 #define CONV const shape *s, const sparse *weights, const float *x, float *y, float *scratch, ptrdiff_t stride, int threads
 #define LINEAR                                                                                                         \
     ptrdiff_t tokens, int inputs, int outputs, const sparse *w, const float *x, float *y, float *scratch,              \
         ptrdiff_t stride, int threads
 #define FEW const few *ops, int count, float *const *bases
-#define GATED const gated *s, int backward, float *scratch, int threads
+#define DEPTHWISE_CALL const depthwise *s, int back, float *scratch, int threads
 #define GROUPS                                                                                                         \
     ptrdiff_t groups, ptrdiff_t inner, int n, int m, const float *score, const uint8_t *alive, uint8_t *kept, int threads
 COPIES(void, pk_bands, BANDS)
 COPIES(void, pk_few, FEW)
 COPIES(void, pk_conv, CONV)
 COPIES(void, pk_linear, LINEAR)
-COPIES(void, pk_gated, GATED)
+COPIES(void, pk_depthwise, DEPTHWISE_CALL)
 COPIES(int, pk_groups, GROUPS)
 
 static int has(int machine)
@@ -63,6 +63,6 @@ void pk_conv(CONV) { BEST(pk_conv)(s, weights, x, y, scratch, stride, threads); 
 
 void pk_linear(LINEAR) { BEST(pk_linear)(tokens, inputs, outputs, w, x, y, scratch, stride, threads); }
 
-void pk_gated(GATED) { BEST(pk_gated)(s, backward, scratch, threads); }
+void pk_depthwise(DEPTHWISE_CALL) { BEST(pk_depthwise)(s, back, scratch, threads); }
 
 int pk_groups(GROUPS) { return BEST(pk_groups)(groups, inner, n, m, score, alive, kept, threads); }
