@@ -18,6 +18,7 @@ from prunekit.recipe import Recipe
 
 LAST = "last.safetensors"
 DONE = "done"
+WORST = "worst.safetensors"
 
 
 @final
