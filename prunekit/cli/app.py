@@ -44,6 +44,7 @@ from prunekit.cli.options import (
     Threads,
     leave_out,
 )
+from prunekit.cli.runs import report
 from prunekit.errors import PluginError
 from prunekit.registry import Entry, Registry
 
@@ -160,14 +161,6 @@ def evaluate(
     from prunekit.cli.evaluate import evaluate_run
 
     evaluate_run(run, overrides or [], stage=stage, device=device)
-
-
-def report(run: RunDir, out: Annotated[Path | None, typer.Option(help="Folder; default RUN/report.")] = None) -> None:
-    """Write Markdown, CSV and plots of a run, finished or not."""
-    from prunekit.report import write_report
-
-    for path in write_report(run, out):
-        typer.echo(str(path))
 
 
 def prune(
