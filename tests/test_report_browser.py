@@ -75,7 +75,8 @@ def test_a_plot_tells_what_is_under_the_pointer(shown):
     shown.point(x, y)
     told = shown.wait(
         "const all = root => root ? [...root.querySelectorAll('*')].flatMap(e => [e, ...all(e.shadowRoot)]) : [];"
-        "return all(document).find(e => e.classList.contains('bk-Tooltip') && e.offsetHeight)?.shadowRoot.textContent.trim()"
+        "const tip = all(document).find(e => e.classList.contains('bk-Tooltip') && e.offsetHeight);"
+        "return tip?.shadowRoot.textContent.trim()"
     )
     assert "b.weight" in told and "83.33 % (5 of 6)" in told
 

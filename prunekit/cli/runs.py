@@ -1,4 +1,4 @@
-"""The verbs about runs that are there: ``report`` and ``runs``; signatures only, as in `prunekit.cli.app`."""
+"""The verbs about what is there: ``report``, ``runs`` and ``doctor``; signatures only, as in `prunekit.cli.app`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from prunekit.errors import RunError
 Reported = Annotated[
     list[Path], typer.Argument(metavar="RUN|STUDY...", help="A run directory, several, or a study's directory.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs, on standard output.")]
+Curves = Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard into RUN/tensorboard.")]
 
 
 def report(
@@ -52,3 +54,20 @@ def _page(runs: list[Path], out: Path | None, margin: float, *, study: bool) -> 
     from prunekit.report.compare import write_comparison
 
     return write_comparison(runs, out or Path("report"))
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the runs are.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List run directories: recipe, stages done, what is kept, a score, size, last change, whether one is running."""
+    from prunekit.cli.listing import show_runs
+
+    show_runs(folder, as_json=as_json)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at versions, devices, threads, kernels, plugins and data; say what is missing and what mends it."""
+    from prunekit.cli.doctor import show_doctor
+
+    show_doctor(as_json=as_json)
