@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -150,3 +153,12 @@ def test_cp_never_overwrites(
 def test_show_prints_the_recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "show", TOY) == 0
     assert capsys.readouterr().out == Path(TOY).read_text()
+
+
+@pytest.mark.parametrize(("words", "answer"), [("prunekit doc", "doctor"), ("prunekit run dig", "digits")])
+def test_the_shell_completes_verbs_and_recipes(words: str, answer: str) -> None:
+    asked = {"_PRUNEKIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "import sys; sys.argv = ['prunekit']; from prunekit.cli import main; main()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [answer]
