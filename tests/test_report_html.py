@@ -154,3 +154,20 @@ def test_the_verb_refuses_what_it_cannot_do(run, tmp_path):
         report([run, run], html=False, out=tmp_path / "out")
     with pytest.raises(RunError, match="no finished arm to report"):
         report([tmp_path / "study"], html=True, out=None)
+
+
+def test_a_study_shows_its_verdicts_and_its_arms(tmp_path):
+    folder = tmp_path / "toy-study"
+    write_text(folder / "study.yaml", "k: 1\n")
+    for seed in (0, 1):
+        for arm, count in (("dense", 1), ("imp", 2), ("random", 3)):
+            made = make(folder / f"seed-{seed}" / arm)
+            plan = json.loads((made / "plan.json").read_text())
+            write_json(made / "plan.json", plan[:count])  # the last arm is not done
+    report([folder], html=True, out=None, margin=2.0)
+    seen = text((folder / "report.html").read_text(encoding="utf-8"))
+    assert "Study toy-study" in seen
+    assert "Is it a winning ticket? psnr, margin 2" in seen
+    assert "imp blur undecided -0.50 ± " in seen  # without a control nothing is decided
+    assert f"Unfinished: seed-0/random: {TO_DO}; seed-1/random: {TO_DO}." in seen
+    assert "dense 2 100.00 % 1,300" in seen
