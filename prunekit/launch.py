@@ -172,11 +172,17 @@ def make_accelerator(precision: str, device: str) -> Accelerator:
     """Return accelerate's view of device, precision and processes.
 
     Raises:
-        RecipeError: a device that is not there.
+        RecipeError: a device that is not there, or accelerate was started otherwise in this process.
     """
     if device not in ("auto", "cpu"):
         raise RecipeError(f"--device must be auto or cpu, not {device!r}; CUDA_VISIBLE_DEVICES chooses among GPUs.")
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=device == "cpu")
+    try:
+        return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no", cpu=device == "cpu")
+    except ValueError as cause:  # another one was made in this process, and it is for all
+        raise RecipeError(
+            f"accelerate was started in this process with another device or precision: {cause} Run it in a process of "
+            "its own."
+        ) from cause
 
 
 def put_aside(path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import prunekit as pk
@@ -23,6 +25,13 @@ STAGES = ["00-1.0000", "01-0.5000", "02-0.2500"]
 
 def start(out: Path, **options: Any) -> pk.Outcome:
     return pk.run(TOY, out=out, overrides={"task.steps": 8, "task.dropout": 0.2}, device="cpu", **options)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Any:
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()  # as the command line leaves it, for the whole process
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +138,9 @@ def test_the_callers_threads_and_precision_come_back(tmp_path: Path) -> None:
     for precision in ("bf16", "fp32"):  # accelerate would refuse a second precision in one process
         pk.run(TOY, out=tmp_path / precision, overrides={"task.steps": 4, "precision": precision}, device="cpu")
     assert torch.get_num_threads() == threads
+    Accelerator(cpu=True, mixed_precision="bf16")  # the caller's own stays
+    with pytest.raises(RecipeError, match="another device or precision.*process of its own"):
+        pk.run(TOY, out=tmp_path / "fp32", overrides={"task.steps": 4, "precision": "fp32"}, device="cpu")
 
 
 def test_several_look_on() -> None:
