@@ -52,14 +52,18 @@ def _cards(first: StageResult, last: StageResult) -> list[tuple[str, str, str]]:
         (
             "Multiply-adds",
             f"{100 * shared:.3g} %",
-            f"{si(last.macs_kept)} of {si(last.macs_dense)} have a weight that is left",
+            f"{si(last.macs_kept)} of {si(last.macs_dense)}{'' if last.structured else ' have a weight that is left'}",
         ),
         (
             "Time of one pass",
-            f"{last.latency_ms:.1f} ms",
-            f"{'dense' if first.density == 1 else first.name} {first.latency_ms:.1f} ms; {slow}",
+            _ms(last.latency_ms),
+            f"{'dense' if first.density == 1 else first.name} {_ms(first.latency_ms)}; {slow}",
         ),
     ]
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds:.0f} ms"
 
 
 def _change(now: float, before: float) -> str:
@@ -79,6 +83,7 @@ def _costs(results: Sequence[StageResult]) -> str:
     named, gaps = labels(results, metric), against(last, reference, metric)
     ends = {"dense": reference} if reference is not None and reference is not last else {}
     ends |= {f"{100 * last.density_of_all:.3g} % kept": last}
+    based = any(m.baseline is not None for result in ends.values() for m in result.means(metric))
     rows = []
     for group, label in named.items():
         found = {
@@ -88,12 +93,14 @@ def _costs(results: Sequence[StageResult]) -> str:
         if mean is None:
             continue
         decimals = digits([mean.baseline, *(each.value for each in found.values() if each)])
-        numbers = [mean.baseline, *(each.value if each else None for each in found.values())]
+        numbers = [mean.baseline] if based else []
+        numbers += [each.value if each else None for each in found.values()]
         cells = ["-" if number is None else f"{number:.{decimals}f}" for number in numbers]
         change = [gap_text(gaps.get(group), decimals)] if len(ends) > 1 else []
         rows.append((label, str(mean.n), *cells, *change))
     higher = next(m.higher_is_better for r in results for m in r.measures if m.metric == metric)
-    header = ("task", "items", "input", *ends, *(["what it costs"] if len(ends) > 1 else []))
-    note = f"{unit(metric)}: {'higher' if higher else 'lower'} is better; means over the items. The last column is the "
-    note += "difference to the dense network ± 1.96 standard errors, item by item."
+    header = ("task", "items", *(["input"] if based else []), *ends, *(["what it costs"] if len(ends) > 1 else []))
+    note = f"{unit(metric)}: {'higher' if higher else 'lower'} is better; means over the items."
+    if len(ends) > 1:
+        note += " The last column is the difference to the dense network ± 1.96 standard errors, item by item."
     return f"<h3>{escape(unit(metric))}</h3>" + table(Table(header, tuple(rows), (note,)))
