@@ -66,6 +66,19 @@ def test_the_time_left_counts_steps_and_evaluations(clock_s: list[float]) -> Non
     assert (second.stage_left_s, second.run_left_s) == (24.0, 24.0)
 
 
+def test_a_pause_is_forgotten(clock_s: list[float]) -> None:
+    stage = Stage("00", Rewind(0, 0), 1000)
+    pacer = Pacer((stage,), 0.0)
+    pacer.stage(stage, 0)
+    clock_s[0] += 600
+    paces = []
+    for clock in range(60):
+        clock_s[0] += 0.5
+        paces.append(pacer.step(stage, clock, 0.25, 4))
+    assert paces[0] is not None and paces[0].images_per_s < 0.01
+    assert paces[-1] is not None and (paces[-1].images_per_s, paces[-1].stage_left_s) == (8.0, 470.0)
+
+
 def test_the_pace_is_not_told_more_often_than_asked(clock_s: list[float]) -> None:
     pacer = Pacer(PLAN, 5.0)
     pacer.stage(PLAN[0], 0)

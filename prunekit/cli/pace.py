@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, final
 from prunekit.files import read_json
 from prunekit.measure import peak_mib
 from prunekit.plan import Plan, Stage
+
+RECENT = 51  # ends of steps that the speed is taken from: a pause or a busy minute is soon forgotten
 
 
 @final
@@ -43,37 +46,38 @@ class Pacer:
     def __init__(self, plan: Plan, every_s: float) -> None:
         self.every_s = every_s
         self.steps_left = {stage.name: max(0, stage.end - stage.start.clock) for stage in plan}
-        self.started_s = self.last_s = self.stepped_s = time.monotonic()
-        self.images = self.steps = 0
+        self.recent: deque[tuple[float, int]] = deque(maxlen=RECENT)  # when a step ended, its images
+        self.last_s = time.monotonic()
         self.after_s = 0.0  # from a stage's last step to its end
 
     def stage(self, stage: Stage, clock: int) -> None:
         """Start counting a stage's speed at step ``clock``."""
         self.steps_left[stage.name] = stage.end - clock
-        self.started_s = self.last_s = self.stepped_s = time.monotonic()
-        self.images = self.steps = 0
+        self.last_s = time.monotonic()
+        self.recent.clear()
+        self.recent.append((self.last_s, 0))
 
     def step(self, stage: Stage, clock: int, loss: float, images: int) -> Pace | None:
         """Count step ``clock``; return the pace if it is due."""
-        self.images += images
-        self.steps += 1
+        now_s = time.monotonic()
+        self.recent.append((now_s, images))
         self.steps_left[stage.name] = stage.end - clock - 1
-        self.stepped_s = time.monotonic()
-        if self.stepped_s - self.last_s < self.every_s:
+        if now_s - self.last_s < self.every_s:
             return None
-        self.last_s = self.stepped_s
-        gone_s = self.stepped_s - self.started_s
-        per_step_s = gone_s / self.steps
+        self.last_s = now_s
+        gone_s = now_s - self.recent[0][0]
+        per_step_s = gone_s / (len(self.recent) - 1)
         left = sum(self.steps_left.values()) * per_step_s + self.after_s * sum(map(bool, self.steps_left.values()))
         here = self.steps_left[stage.name] * per_step_s + self.after_s
-        rate = self.images / gone_s
+        rate = sum(count for _, count in list(self.recent)[1:]) / gone_s
         return Pace(stage.name, clock + 1, stage.end, loss, rate, here, left, peak_mib())
 
     def done(self, stage: Stage) -> None:
         """Count a stage as finished."""
-        if self.steps_left[stage.name] == 0 and self.steps:
-            self.after_s = time.monotonic() - self.stepped_s
-        self.steps_left[stage.name] = self.steps = 0
+        if len(self.recent) > 1:
+            self.after_s = time.monotonic() - self.recent[-1][0]
+        self.steps_left[stage.name] = 0
+        self.recent.clear()
 
 
 @final
