@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -58,6 +59,16 @@ def test_a_repeated_run_says_so(
 ) -> None:
     assert call(monkeypatch, "run", TOY, "task.steps=8", "--out", str(finished), "--device", "cpu") == 0
     assert "this run is complete; nothing to do" in capsys.readouterr().out
+
+
+def test_json_is_all_that_programs_read(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "run", TOY, "task.steps=8", "--out", str(finished), "--device", "cpu", "--json") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["note", "done", "done", "done", "finished"]
+    assert events[3]["density"] == 0.25 and set(events[3]["scores"]) == {"toy"}
+    assert events[-1]["report"] == str(finished / "report" / "report.md")
 
 
 def test_fresh_puts_the_old_run_aside(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

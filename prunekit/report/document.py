@@ -98,4 +98,5 @@ def _drawn(name: str, plot: Plot) -> str:
         box = f'<input type="checkbox" value="{escape(each.name)}"{" checked" if each.shown else ""}>'
         return f"<label>{box}{swatch}{escape(each.name)}</label>"
 
-    return f'<div class="plot"><div id="{name}"></div><div class="keys">{"".join(map(key, plot.keys))}</div></div>'
+    place = f'<div id="{name}" role="figure" aria-label="{escape(plot.figure.title.text)}"></div>'
+    return f'<div class="plot">{place}<div class="keys">{"".join(map(key, plot.keys))}</div></div>'
