@@ -14,7 +14,7 @@ from prunekit.report.document import Section, document, drawn, folded, prose, ta
 from prunekit.report.markdown import environment, findings
 from prunekit.report.pictures import markup, scenes
 from prunekit.report.plots import CAPTIONS, losses
-from prunekit.report.results import StageResult, read_results, unfinished
+from prunekit.report.results import StageResult, read_plan, read_results, unfinished
 from prunekit.report.summary import stage_labels, summary, unit
 from prunekit.report.table import Table, against, costs, dense, gaps, labels, metrics, quality
 from prunekit.store import read_recipe_file
@@ -55,7 +55,7 @@ def html_page(run: Path) -> str:
         Section("What to know", f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in findings(results))}</ul>"),
         Section("How it was made", _origin(run, results)),
     ]
-    return document(run.resolve().name, _lead(run), sections)
+    return document(run.resolve().name, _lead(run, results), sections)
 
 
 def finished(run: Path) -> list[StageResult]:
@@ -67,7 +67,7 @@ def finished(run: Path) -> list[StageResult]:
     return results
 
 
-def _lead(run: Path) -> str:
+def _lead(run: Path, results: Sequence[StageResult]) -> str:
     recipe = read_recipe_file(run / "recipe.yaml")
     lines = [prose(recipe.description)] if recipe.description else []
     lines.append(
@@ -76,7 +76,8 @@ def _lead(run: Path) -> str:
             f"seed {recipe.seed}, {recipe.precision}."
         )
     )
-    if missing := unfinished(run):
+    done = {result.name for result in results}  # not what is done by now: the run may go on meanwhile
+    if missing := [name for name in read_plan(run) if name not in done]:
         lines.append(f"<strong>Unfinished:</strong> still to be done: {escape(', '.join(missing))}.")
     return "".join(f"<p>{line}</p>" for line in lines)
 
