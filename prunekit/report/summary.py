@@ -9,6 +9,8 @@ from prunekit.report.document import table
 from prunekit.report.results import StageResult
 from prunekit.report.table import Table, against, dense, digits, gap_text, labels, metrics, si
 
+FAIRLY = "each was measured when its stage ended, and prunekit bench takes them in turn"
+
 
 def stage_labels(results: Sequence[StageResult]) -> dict[str, StageResult]:
     """Return label -> stage: ``dense``, or the share that is left; the stage's name where two would be alike."""
@@ -57,7 +59,7 @@ def _cards(first: StageResult, last: StageResult) -> list[tuple[str, str, str]]:
         (
             "Time of one pass",
             _ms(last.latency_ms),
-            f"{'dense' if first.density == 1 else first.name} {_ms(first.latency_ms)}; {slow}",
+            f"{'dense' if first.density == 1 else first.name} {_ms(first.latency_ms)}; {slow}; {FAIRLY}",
         ),
     ]
 
