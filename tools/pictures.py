@@ -30,7 +30,7 @@ def schedules() -> Figure:
         "explicit": pk.explicit([0.5, 0.2, 0.1]),
         "at_once": pk.at_once(0.1),
     }
-    progress = [k / 200 for k in range(201)]
+    progress = [k / 1200 for k in range(1201)]
     for name, schedule in lines.items():
         axes.plot(progress, [schedule(t) for t in progress], label=name)
     axes.set(xlabel="progress", ylabel="density", ylim=(0, 1.03), xlim=(0, 1))

@@ -14,7 +14,11 @@ KINDS = {
     "strategy": ("Strategies", "when to cut, and where training starts again"),
 }
 OPTIONS_ONLY = {"pruner": "Pruners", "task": "Tasks", "network": "Networks"}
-HEAD = """# Scorers, allocations, schedules, strategies
+HEAD = """---
+hide: [toc]
+---
+
+# Scorers, allocations, schedules, strategies
 
 Every choice that a recipe or a call can name: its formula, its options with their defaults (**bold** where there is
 none), its paper. Made from the registry and the docstrings, plugins included. How to choose among them: [Choose what to
@@ -71,8 +75,8 @@ def _options(registry: Registry, kind: str, title: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text for a table's cell: a bar would end it, unless it is written as what it is."""
-    return re.sub(r"``(.*?)``", r"`\1`", text).replace("|", "\\|")
+    """Return text for a table's cell, with the double backticks of docstrings as single ones."""
+    return re.sub(r"``(.*?)``", r"`\1`", text)
 
 
 def _default(value: Any) -> str:

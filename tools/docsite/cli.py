@@ -38,15 +38,11 @@ def _verb(words: tuple[str, ...], command: Any) -> str:
     records = [each.get_help_record(context) for each in command.params if each.name != "help"]
     arguments = [each.metavar or each.name.upper() for each in command.params if each.param_type_name == "argument"]
     usage = " ".join(["prunekit", *words, *arguments, *(["[OPTIONS]"] if len(records) > len(arguments) else [])])
-    rows = [f"| `{_cell(name)}` | {_cell(_marks(about))} |" for name, about in filter(None, records)]
-    table = ["| | |\n| --- | --- |", *rows] if rows else []
+    rows = [f"| `{' '.join(name.split())}` | {_marks(about)} |" for name, about in filter(None, records)]
+    table = ["| argument or option | what it says |\n| --- | --- |", *rows] if rows else []
     return "\n".join([f"## {' '.join(words)}\n", text, "", f"```text\n{usage}\n```", "", *table, ""])
 
 
 def _marks(about: str) -> str:
-    """Return a help text with what typer adds in brackets set apart, so that Markdown takes it for no link."""
-    return about.replace("[", "(").replace("]", ")")
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """Return a help text in one line; what typer adds in brackets in other ones, for Markdown makes links of those."""
+    return " ".join(about.split()).replace("[", "(").replace("]", ")").replace("|", "\\|")
