@@ -31,5 +31,5 @@ bench:  ## by hand: ratios, not verdicts
 docs:  ## the site, strictly; needs: pip install -e ".[docs]" -e plugins/mir_l
 	python tools/docs.py
 
-pictures:  ## the documentation's drawings, the same bytes each time
-	python tools/pictures.py
+pictures:  ## of the documentation: the drawings and, with RUN=, what a finished run of mir_l shows
+	python tools/pictures.py $(RUN)

@@ -1,8 +1,13 @@
-"""Draw the pictures of the documentation, as SVG, the same bytes each time; all are made from the code they show.
+"""Make the pictures of the documentation; the drawings come out the same, byte for byte.
 
-Run: make pictures
+Run: make pictures                  the drawings
+     make pictures RUN=runs/mir_l-* those of a finished run of `mir_l`, too
 """
 
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +18,7 @@ matplotlib.rcParams.update({"svg.hashsalt": "prunekit", "font.size": 10, "figure
 from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import prunekit as pk  # noqa: E402
 
@@ -84,11 +90,26 @@ def design() -> Figure:
     return figure
 
 
+def of_a_run(run: Path) -> None:
+    """Do what the first tutorial does with its run, and keep what it shows."""
+    page = (PICTURES.parent / "tutorials" / "first-ticket.md").read_text(encoding="utf-8")
+    script = page.partition("<!-- file: noisy.py -->\n```python\n")[2].partition("```")[0]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", script], cwd=folder, check=True)
+        command = ["mir_l", "restore", str(run.resolve()), "noisy.png", "-o", "restored", "--compare"]
+        subprocess.run([sys.executable, "-m", "prunekit", *command], cwd=folder, check=True)
+        compared = Image.open(Path(folder, "restored", "noisy.compare.png")).convert("RGB")
+        compared.save(PICTURES / "restored.jpg", quality=90)
+    shutil.copyfile(run / "report" / "quality.png", PICTURES / "quality.png")
+
+
 def main() -> None:
-    """Write all pictures."""
+    """Write the drawings and, where a run is named, its pictures."""
     PICTURES.mkdir(exist_ok=True)
     for draw in (schedules, design):
         draw().savefig(PICTURES / f"{draw.__name__}.svg", metadata={"Date": None, "Creator": None})
+    for run in sys.argv[1:]:
+        of_a_run(Path(run))
 
 
 if __name__ == "__main__":
