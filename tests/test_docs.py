@@ -33,6 +33,7 @@ from prunekit.score import PerTensor
 
 GENERATED = docsite.pages()
 REGISTRY = Registry.discover()
+VERBS = verbs(program())
 WRITTEN = [*pages.pages(), *pages.BESIDE]
 PYTHON = [name for name in WRITTEN if any(block.language == "python" for block in pages.blocks(name))]
 SLOW = [name for name in pages.pages() if any(block.mark == "slow" for block in pages.blocks(name))]
@@ -95,26 +96,25 @@ def test_every_mark_is_known_and_says_why(page: str) -> None:
 
 @pytest.mark.parametrize("page", WRITTEN)
 def test_commands_exist_with_their_options(page: str) -> None:
-    known = verbs(program())
     for words, whole in pages.commands(page):
         match words:
             case ["prunekit", *rest]:
-                check(known, rest, whole)
+                check(rest, whole)
             case ["torchrun" | "accelerate", *rest]:
-                check(known, rest[rest.index("prunekit") + 1 :], whole)
+                check(rest[rest.index("prunekit") + 1 :], whole)
             case ["python", script, *_] if script.endswith(".py") and "/" in script:
                 assert (pages.ROOT / script).exists(), words
 
 
-def check(known: dict[tuple[str, ...], Any], words: list[str], whole: bool) -> None:
+def check(words: list[str], whole: bool) -> None:
     """Parse a whole command; of one that is named in a sentence, its verb and options must exist."""
     if words[0].isupper() or words[0].startswith("-"):
         return  # a placeholder
-    (verb,) = [path for path in known if tuple(words[: len(path)]) == path]
+    (verb,) = [path for path in VERBS if tuple(words[: len(path)]) == path]
     rest = words[len(verb) :]
     if whole:
-        known[verb].make_context(" ".join(verb), list(rest))
-    options = {option for parameter in known[verb].params for option in parameter.opts} | {"--help"}
+        VERBS[verb].make_context(" ".join(verb), list(rest))
+    options = {option for parameter in VERBS[verb].params for option in parameter.opts} | {"--help"}
     assert {word for word in rest if word.startswith("--")} <= options, words
     if verb in (("run",), ("plan",), ("study",)) and rest and rest[0] in REGISTRY.names("recipe"):
         read_recipe(rest[0], [word for word in rest[1:] if "=" in word and word[0] not in "-$"], REGISTRY)
@@ -167,7 +167,7 @@ def test_every_key_of_a_recipe_and_every_recipe_is_described() -> None:
 
 
 def test_every_verb_is_described() -> None:
-    for words, command in verbs(program()).items():
+    for words, command in VERBS.items():
         assert f"## {' '.join(words)}\n\n{' '.join(command.help.split())}" in GENERATED["reference/cli.md"]
 
 

@@ -27,6 +27,31 @@ GROUPS = {
     "tickets": ("Tickets", "Files to ship, and what is in them.", ("sparse.source", "sparse.ticket")),
     "tasks": ("Tasks and data", "What a plugin writes, and what helps it.", ("task", "data", "measure")),
 }
+BESIDE = {  # what is public without being a name of `prunekit` itself, because few need it
+    "scorers": ("prunekit.score.PerTensor", "prunekit.score.FromData"),
+    "tickets": ("prunekit.sparse.runtime.compile",),
+}
+LAWS = """# Laws for plugins
+
+What any scorer, allocation, schedule, strategy and cut must keep, as functions for the tests of a plugin.
+
+::: prunekit.testing
+    options: {show_root_heading: false, heading_level: 1}
+"""
+PLUGIN = """# The MIR-L plugin
+
+The parts of `prunekit_mir_l` that are of use by themselves: its task, its networks, web damage and codecs.
+
+::: prunekit_mir_l.task.mir_l
+
+::: prunekit_mir_l.presets.promptir
+
+::: prunekit_mir_l.spandrel_arch.register_spandrel
+
+::: prunekit_mir_l.web
+
+::: prunekit_mir_l.codecs
+"""
 REST = ("rest", "Everything else", "Public names that belong to no group of their own.")
 
 
@@ -39,9 +64,10 @@ def pages() -> dict[str, str]:
     """Return the API pages; a public name that no group claims stands on the last."""
     claimed = {module for *_, modules in GROUPS.values() for module in modules}
     rest = tuple(sorted(set(homes().values()) - claimed))
-    written = {f"reference/api/{slug}.md": _page(*group) for slug, group in GROUPS.items()}
     slug, title, about = REST
-    return {**written, f"reference/api/{slug}.md": _page(title, about, rest)}
+    found = {slug: _page(*group, BESIDE.get(slug, ())) for slug, group in GROUPS.items()}
+    found |= {slug: _page(title, about, rest), "testing": LAWS, "mir_l": PLUGIN}
+    return {f"reference/api/{slug}.md": text for slug, text in found.items()}
 
 
 def reference(name: str) -> str:
@@ -49,14 +75,7 @@ def reference(name: str) -> str:
     return f"[`{name}`][prunekit.{homes()[name]}.{name}]" if name in homes() else f"`{name}`"
 
 
-def _page(title: str, about: str, modules: tuple[str, ...]) -> str:
-    names = [(module, name) for module in modules for name, home in homes().items() if home == module]
-    entries = [f"::: prunekit.{module}.{name}\n" for module, name in names]
-    return "\n".join(
-        [
-            f"# {title}\n",
-            f"{about} All names are those of `import prunekit as pk`; each is described where it is defined.\n",
-            *entries,
-            *(["::: prunekit.sparse.runtime.compile\n"] if title == "Tickets" else []),
-        ]
-    )
+def _page(title: str, about: str, modules: tuple[str, ...], beside: tuple[str, ...] = ()) -> str:
+    names = [f"prunekit.{home}.{name}" for module in modules for name, home in homes().items() if home == module]
+    head = f"# {title}\n\n{about} Names are those of `import prunekit as pk`, described where each is defined.\n"
+    return "\n".join([head, *(f"::: {name}\n" for name in [*names, *beside])])
