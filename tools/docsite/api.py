@@ -36,7 +36,7 @@ LAWS = """# Laws for plugins
 What any scorer, allocation, schedule, strategy and cut must keep, as functions for the tests of a plugin.
 
 ::: prunekit.testing
-    options: {show_root_heading: false, heading_level: 1}
+    options: {show_root_heading: false}
 """
 PLUGIN = """# The MIR-L plugin
 
