@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -44,6 +44,10 @@ class Base:
         prune = Named.model_validate({**self.recipe.prune.model_dump(), "scorer": scorer})
         return self._with(strategy).model_copy(update={"prune": prune})
 
+    def random(self) -> Recipe:
+        """Return the recipe cut at random places before training."""
+        return self.at_init({"name": "random", "seed": self.recipe.seed})
+
     def dense(self) -> Recipe:
         """Return the recipe that cuts nothing and keeps what the others rewind to."""
         return self._with(Named.model_validate({"name": "dense", "keep_steps": [self.k]}))
@@ -57,6 +61,11 @@ class Base:
         """Return the same with another seed."""
         return replace(self, recipe=self.recipe.model_copy(update={"seed": seed}))
 
+    def on(self, options: Mapping[str, Any]) -> Base:
+        """Return the same with other options of the task."""
+        task = Named.model_validate({**self.recipe.task.model_dump(), **options})
+        return replace(self, recipe=self.recipe.model_copy(update={"task": task}))
+
     def _keep(self) -> list[str]:
         return list(self.recipe.strategy.options.get("keep", ()))
 
@@ -67,10 +76,25 @@ class Base:
 @final
 @dataclass(frozen=True)
 class Arm:
-    """How an arm's recipe is made, from what all share and the folder of the seed's runs; what must be done before."""
+    """How an arm's recipe is made, and what it needs.
+
+    Args:
+        recipe: makes it, from what all share and the folder of the seed's runs.
+        after: the arm that must be done before: a dense one is taken over, of another one the ticket.
+    """
 
     recipe: Callable[[Base, Path], Recipe]
     after: str | None
+
+    @property
+    def of_ticket(self) -> bool:
+        """Whether its recipe names the ticket of another arm."""
+        return self.after is not None and not is_dense(self.after)
+
+
+def is_dense(arm: str) -> bool:
+    """Tell whether that is the arm of a dense network."""
+    return arm == DENSE or arm.startswith(f"{DENSE}-on-")
 
 
 def _one_shot(base: Base, _: Path) -> Recipe:
@@ -84,7 +108,7 @@ ARMS = {
     "imp-k": Arm(lambda base, _: base.iterative(f"step:{base.k}"), DENSE),
     "lr-rewind": Arm(lambda base, _: base.iterative(f"lr:{base.steps}", keep=[]), DENSE),
     "one-shot": Arm(_one_shot, DENSE),
-    "random": Arm(lambda base, _: base.at_init({"name": "random", "seed": base.recipe.seed}), None),
+    "random": Arm(lambda base, _: base.random(), None),
     "shuffled": Arm(
         lambda base, runs: base.at_init({"name": "ticket", "masks": str(runs / TICKET), "shuffle": base.recipe.seed}),
         TICKET,
@@ -99,14 +123,14 @@ ARMS = {
 """Name -> arm. Every arm ends with one whole training after its last cut; ``imp-k`` with all of it but k steps."""
 
 
-def choose(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the arms to run, in the order in which they can: those that others need are added.
+def choose(names: Sequence[str]) -> dict[str, Arm]:
+    """Return the arms to run by name, in the order in which they can: those that others need are added.
 
     Raises:
         RecipeError: an unknown arm, or none.
 
     Example:
-        >>> choose(["shuffled"])
+        >>> tuple(choose(["shuffled"]))
         ('dense', 'imp', 'shuffled')
     """
     wanted = set()
@@ -119,7 +143,7 @@ def choose(names: Sequence[str]) -> tuple[str, ...]:
             needed = ARMS[needed].after
     if not wanted:
         raise RecipeError(f"--arms: name at least one of {', '.join(ARMS)}.")
-    return tuple(name for name in ARMS if name in wanted | {DENSE})
+    return {name: arm for name, arm in ARMS.items() if name in wanted | {DENSE}}
 
 
 def base_of(job: Job, k: int | None) -> Base:

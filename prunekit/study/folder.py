@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -11,7 +11,7 @@ from prunekit.errors import RunError
 from prunekit.files import write_text
 from prunekit.recipe import Recipe
 from prunekit.store import check_same
-from prunekit.study.arms import ARMS, Base
+from prunekit.study.arms import Arm, Base
 from prunekit.study.walk import Work
 
 HELD = "study.yaml"
@@ -45,23 +45,23 @@ def open_study(folder: Path, base: Base) -> None:
         raise RunError(f"{folder} holds a study with k = {k}, not {base.k}; choose another --out.")
 
 
-def plan_works(folder: Path, base: Base, arms: Sequence[str], seeds: int) -> list[Work]:
+def plan_works(folder: Path, base: Base, arms: Mapping[str, Arm], seeds: int) -> list[Work]:
     """Write each arm's recipe for each seed, and return the works in an order in which they can be done.
 
     Args:
         folder: the study's.
         base: its recipe; the seeds are the recipe's, the next one, and so on.
-        arms: as `prunekit.study.arms.choose` returns them.
+        arms: name -> arm, those that others need before them.
         seeds: how many.
     """
     works = []
     for seed in range(base.recipe.seed, base.recipe.seed + seeds):
         runs = folder / f"seed-{seed}"
-        for arm in arms:
-            recipe = ARMS[arm].recipe(base.with_seed(seed), runs)
-            file = runs / f"{arm}.yaml"
+        for name, arm in arms.items():
+            recipe = arm.recipe(base.with_seed(seed), runs)
+            file = runs / f"{name}.yaml"
             text = yaml.safe_dump(recipe.model_dump(), sort_keys=False)
             if not file.exists() or file.read_text(encoding="utf-8") != text:
                 write_text(file, text)
-            works.append(Work(arm, seed, file, runs / arm))
+            works.append(Work(name, seed, file, runs / name, arm.after))
     return works

@@ -9,7 +9,7 @@ from typing import final
 
 from prunekit.report.results import StageResult, read_plan, read_results, unfinished
 from prunekit.report.table import Group
-from prunekit.study.arms import CONTROLS, DENSE
+from prunekit.study.arms import ARMS, CONTROLS, DENSE, is_dense
 from prunekit.study.stats import Difference, Verdict, better, not_worse, paired, together
 
 Values = dict[tuple[int, str], float]
@@ -66,7 +66,7 @@ def read_arms(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
 
 def _read_arm(arm: str, runs: Mapping[int, Path]) -> ArmResult:
     whole = {seed: read_results(run) for seed, run in runs.items()}
-    own = {seed: stages if arm == DENSE else stages[1:] for seed, stages in whole.items()}
+    own = {seed: stages if is_dense(arm) else stages[1:] for seed, stages in whole.items()}
     steps = list(read_plan(next(iter(runs.values()))).values())
     seconds = sum(stage.seconds for stages in own.values() for stage in stages)
     return ArmResult(arm, own, steps[-1], sum(steps), seconds)
@@ -116,7 +116,7 @@ def decide(
     sign = 1 if higher else -1
     decisions = []
     for arm in arms.values():
-        if arm.name in (DENSE, *CONTROLS) or DENSE not in arms:
+        if arm.name not in ARMS or arm.name in (DENSE, *CONTROLS) or DENSE not in arms:
             continue
         for group in groups:
             against, verdicts = {}, {}
