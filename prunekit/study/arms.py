@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +93,11 @@ class Arm:
         return self.after is not None and not is_dense(self.after)
 
 
+def place(runs: Path, arm: str) -> str:
+    """Return where an arm's run is, for another one's recipe: the same wherever the command is given."""
+    return os.path.abspath(runs / arm)  # noqa: PTH100  (links stay as they are)
+
+
 def is_dense(arm: str) -> bool:
     """Tell whether that is the arm of a dense network."""
     return arm == DENSE or arm.startswith(f"{DENSE}-on-")
@@ -110,12 +116,12 @@ ARMS = {
     "one-shot": Arm(_one_shot, DENSE),
     "random": Arm(lambda base, _: base.random(), None),
     "shuffled": Arm(
-        lambda base, runs: base.at_init({"name": "ticket", "masks": str(runs / TICKET), "shuffle": base.recipe.seed}),
+        lambda base, runs: base.at_init({"name": "ticket", "masks": place(runs, TICKET), "shuffle": base.recipe.seed}),
         TICKET,
     ),
     "reinit": Arm(
         lambda base, runs: base.at_init(
-            {"name": "ticket", "masks": str(runs / TICKET)}, rewind=f"reinit:{base.recipe.seed + 1_000_003}"
+            {"name": "ticket", "masks": place(runs, TICKET)}, rewind=f"reinit:{base.recipe.seed + 1_000_003}"
         ),
         TICKET,
     ),
@@ -136,13 +142,13 @@ def choose(names: Sequence[str]) -> dict[str, Arm]:
     wanted = set()
     for name in names:
         if name not in ARMS:
-            raise RecipeError(f"--arms: there is no arm {name!r}: {nearest(name, ARMS)}")
+            raise RecipeError(f"arms: there is no arm {name!r}: {nearest(name, ARMS)}")
         needed: str | None = name
         while needed is not None:
             wanted.add(needed)
             needed = ARMS[needed].after
     if not wanted:
-        raise RecipeError(f"--arms: name at least one of {', '.join(ARMS)}.")
+        raise RecipeError(f"arms: name at least one of {', '.join(ARMS)}.")
     return {name: arm for name, arm in ARMS.items() if name in wanted | {DENSE}}
 
 
@@ -164,7 +170,7 @@ def base_of(job: Job, k: int | None) -> Base:
         )
     k = max(1, steps // 20) if k is None else k
     if not 0 < k < steps:
-        raise RecipeError(f"--k {k}: must lie within the training, above 0 and below {steps}.")
+        raise RecipeError(f"k is {k}: it must lie within the training, above 0 and below {steps}.")
     schedule, rounds = recipe.strategy.options["schedule"], recipe.strategy.options["rounds"]
     return Base(recipe, steps, k, _last(schedule, rounds))
 

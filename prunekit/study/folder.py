@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 from prunekit.errors import RunError
 from prunekit.files import write_text
 from prunekit.recipe import Recipe
-from prunekit.store import check_same
+from prunekit.store import check_same, read_recipe_file
 from prunekit.study.arms import Arm, Base
 from prunekit.study.walk import Work
 
@@ -18,23 +19,31 @@ HELD = "study.yaml"
 
 
 def open_study(folder: Path, base: Base) -> None:
-    """Make the directory, or check that it holds a study of the same recipe and k.
+    """Make the directory, or check that it holds a study of the same recipe and k; one that was moved is mended.
 
     Raises:
         RunError: it holds another study, or something else.
     """
-    file = folder / HELD
+    file, here = folder / HELD, os.path.abspath(folder)  # noqa: PTH100  (links stay as they are)
     if not file.exists():
         strangers = [path.name for path in folder.iterdir() if path.name != "lock"] if folder.is_dir() else []
         if strangers:
             raise RunError(f"{folder} holds {strangers[0]!r} and no {HELD}: not a study; choose another --out.")
-        write_text(file, yaml.safe_dump({"k": base.k, "recipe": base.recipe.model_dump()}, sort_keys=False))
-        return
-    try:
-        held = yaml.safe_load(file.read_text(encoding="utf-8"))
-        recipe, k = Recipe.model_validate(held["recipe"]), held["k"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as cause:
-        raise RunError(f"{file} is damaged: is {folder} a study directory?") from cause
+    else:
+        try:
+            held = yaml.safe_load(file.read_text(encoding="utf-8"))
+            recipe, k, before = Recipe.model_validate(held["recipe"]), int(held["k"]), str(held["folder"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as cause:
+            raise RunError(f"{file} is damaged: is {folder} a study directory?") from cause
+        _check(folder, base, recipe, k)
+        if before == here:
+            return
+        _moved(folder, before, here)
+    held = {"folder": here, "k": base.k, "recipe": base.recipe.model_dump()}
+    write_text(file, yaml.safe_dump(held, sort_keys=False))
+
+
+def _check(folder: Path, base: Base, recipe: Recipe, k: int) -> None:
     try:
         check_same(recipe, base.recipe, folder)
     except RunError as cause:
@@ -43,6 +52,16 @@ def open_study(folder: Path, base: Base) -> None:
         ) from None
     if k != base.k:
         raise RunError(f"{folder} holds a study with k = {k}, not {base.k}; choose another --out.")
+
+
+def _moved(folder: Path, before: str, here: str) -> None:
+    """Let the runs that take over a ticket name it where it is now; their weights and masks are what they were."""
+    for file in folder.glob("seed-*/*/recipe.yaml"):
+        tree = read_recipe_file(file).model_dump()
+        scorer = tree["prune"].get("scorer")
+        if isinstance(scorer, dict) and str(scorer.get("masks", "")).startswith(before + os.sep):
+            scorer["masks"] = here + scorer["masks"].removeprefix(before)
+            write_text(file, yaml.safe_dump(tree, sort_keys=False))
 
 
 def plan_works(folder: Path, base: Base, arms: Mapping[str, Arm], seeds: int) -> list[Work]:

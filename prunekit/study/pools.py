@@ -4,47 +4,59 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
+from signal import SIGKILL, SIGTERM, Signals
 from typing import Any, Self, final
 
 import torch
 
 from prunekit.errors import PruneKitError, RunError
-from prunekit.study.walk import Work, do
+from prunekit.study.process import do
+from prunekit.study.walk import Work
 
 CUDA = "CUDA_VISIBLE_DEVICES"
 TRIES = 20
 """How often Ray starts a work again whose worker or node was lost."""
+PATIENCE_S = 60.0
 
 
 @final
 class Here:
     """Processes of this machine: each has its share of the threads, and a GPU where there are some.
 
+    Left by an exception, such as Ctrl-C, it lets every run save its step and waits for that; by another one meanwhile,
+    it kills them, which runs survive, too.
+
     Args:
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        device: ``"auto"`` or ``"cpu"``.
         jobs: how many at a time; by default one a GPU, or one a core.
         most: there are no more works than that.
     """
 
     def __init__(self, device: str, jobs: int | None, most: int) -> None:
-        gpus = _gpus() if device in ("auto", "cuda") else []
+        gpus = [] if device == "cpu" else _gpus()
         cores = os.cpu_count() or 1
         self.jobs = jobs or min(len(gpus) or cores, most)
-        self.gpus = len(gpus)
         self._device = device
         self._places: SimpleQueue[dict[str, str]] = SimpleQueue()
         for number in range(self.jobs):
             place = {"OMP_NUM_THREADS": str(max(1, cores // self.jobs))}
             self._places.put(place | {CUDA: gpus[number % len(gpus)]} if gpus else place)
         self._threads = ThreadPoolExecutor(self.jobs)
+        self._ending: Signals | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._ending = SIGTERM if kind is not None else None
+        try:
+            self._threads.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            self._ending = SIGKILL
+            self._threads.shutdown()
+            raise
 
     def submit(self, work: Work) -> Future[str]:
         """Do the work as soon as a place is free."""
@@ -53,7 +65,7 @@ class Here:
     def _do(self, work: Work) -> str:
         place = self._places.get()
         try:
-            return do(work, self._device, place)
+            return do(work, self._device, place, lambda: self._ending)
         finally:
             self._places.put(place)
 
@@ -73,16 +85,17 @@ class Cluster:
 
     Args:
         address: of the cluster, as ``ray.init`` takes it.
-        device: ``"auto"`` and ``"cpu"`` take cores, ``"cuda"`` a GPU for each work.
+        device: ``"cpu"`` takes cores; ``"auto"`` a GPU for each work where the cluster has some, or else cores.
         jobs: how many at a time; by default one a GPU, or one a core of the cluster.
         most: there are no more works than that.
 
     Raises:
         PruneKitError: Ray is missing.
-        RunError: there is no such cluster, or none with a GPU.
+        RunError: there is no such cluster.
     """
 
     def __init__(self, address: str, device: str, jobs: int | None, most: int) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
         try:
             import ray
         except ImportError as cause:
@@ -95,28 +108,33 @@ class Cluster:
                 "'ray start --head', and its other nodes with 'ray start --address HEAD:6379'."
             ) from cause
         self._ray: Any = ray
-        total = ray.cluster_resources()
-        self.gpus = int(total.get("GPU", 0)) if device == "cuda" else 0
-        if device == "cuda" and not self.gpus:
-            ray.shutdown()
-            raise RunError(f"--ray {address}: no node of this cluster has a GPU; leave --device out.")
-        cores = int(total.get("CPU", 1))
-        self.jobs = jobs or max(1, min(self.gpus or cores, most))
-        threads = max(1, cores // self.jobs)
+        gpus = 0 if device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        self.jobs = jobs or max(1, min(gpus or sum(cores), most))
+        threads = max(1, min(sum(cores) // self.jobs, *(number for number in cores if number)))
         self._work = ray.remote(_do_there).options(
-            num_cpus=threads, num_gpus=1 if self.gpus else 0, max_retries=TRIES, scheduling_strategy="SPREAD"
+            num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=TRIES, scheduling_strategy="SPREAD"
         )
-        self._arguments = ("cuda" if self.gpus else "cpu", threads, os.getcwd())
+        self._arguments = (device, threads, str(Path.cwd()))
+        self._begun: list[Any] = []
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | object) -> None:
-        self._ray.shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is not None:
+                for begun in self._begun:
+                    self._ray.cancel(begun)
+                self._ray.wait(self._begun, num_returns=len(self._begun), timeout=PATIENCE_S)
+        finally:
+            self._ray.shutdown()
 
     def submit(self, work: Work) -> Future[str]:
         """Do the work as soon as a node has room."""
-        done: Future[str] = self._work.remote(work, *self._arguments).future()
+        begun = self._work.remote(work, *self._arguments)
+        self._begun.append(begun)
+        done: Future[str] = begun.future()
         return done
 
 
@@ -124,4 +142,4 @@ def _do_there(work: Work, device: str, threads: int, directory: str) -> str:
     if not work.recipe.is_file():
         return f"the node {os.uname().nodename} does not see {work.recipe}: the study's directory must be shared."
     os.chdir(directory)  # a recipe may name modules and data from where the study was started
-    return do(work, device, {"OMP_NUM_THREADS": str(threads)})
+    return do(work, device, {"OMP_NUM_THREADS": str(threads)}, lambda: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 
 from prunekit.errors import RecipeError, nearest
 from prunekit.recipe import Recipe
-from prunekit.study.arms import TICKET, Arm, Base
+from prunekit.study.arms import TICKET, Arm, Base, place
 
 ALL, RANDOM = "all", "random"
 
@@ -39,7 +38,7 @@ class Each:
         return f"{TICKET}-on-{value}"
 
     def transfer(self, source: str, value: str) -> str:
-        """Name the arm that trains a ticket of ``source`` on another task; or that of ``ALL``, or places at ``RANDOM``."""
+        """Name the arm that trains another task's ticket, that of ``ALL``, or ``RANDOM`` places, on a task."""
         return f"{source}-to-{value}"
 
 
@@ -69,15 +68,15 @@ def read_each(text: str, recipe: Recipe) -> Each:
         read = None
     values = tuple(map(str, read)) if isinstance(read, list) else ()
     if not sign or len(set(values)) < 2 or len(set(values)) != len(values):
-        raise RecipeError(f"--each {text}: write task.OPTION=NAME,NAME,... with two or more different names.")
+        raise RecipeError(f"each: {text}: write task.OPTION=NAME,NAME,... with two or more different names.")
     if option not in recipe.task.options:
         raise RecipeError(
-            f"--each {text}: the task {recipe.task.name!r} has no option {option!r}: "
+            f"each: {text}: the task {recipe.task.name!r} has no option {option!r}: "
             f"{nearest(option, recipe.task.options)}"
         )
     strange = [value for value in values if not value.replace("_", "").replace("-", "").isalnum()]
     if strange or set(values) & {ALL, RANDOM}:
-        raise RecipeError(f"--each {text}: a name is letters, digits, - and _, and neither {ALL!r} nor {RANDOM!r}.")
+        raise RecipeError(f"each: {text}: a name is letters, digits, - and _, and neither {ALL!r} nor {RANDOM!r}.")
     return Each(option, values)
 
 
@@ -103,14 +102,4 @@ def _on(each: Each, value: str, make: Any, base: Base, _: Path) -> Recipe:
 
 
 def _transferred(each: Each, value: str, ticket: str, base: Base, runs: Path) -> Recipe:
-    return base.on({each.option: [value]}).at_init({"name": "ticket", "masks": str(runs / ticket)})
-
-
-def tasks_of(each: Each, groups: Mapping[str, set[tuple[str, str]]]) -> dict[tuple[str, str], str]:
-    """Return (task, dataset) -> the name under which it is trained alone.
-
-    Args:
-        each: the names.
-        groups: arm -> the (task, dataset) pairs that it measures.
-    """
-    return {group: value for value in each.values for group in sorted(groups.get(each.dense(value), ()))}
+    return base.on({each.option: [value]}).at_init({"name": "ticket", "masks": place(runs, ticket)})

@@ -1,23 +1,14 @@
-"""Run the arms of a study in processes of their own: each is a run, so it resumes as runs do."""
+"""Run the arms of a study, each after what it needs; one that fails stops only those that need it."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final
 
-from prunekit.errors import RunError
-from prunekit.store import Run
-from prunekit.study.arms import is_dense
-
-LOCKED_S = 0.5
+BEAT_S = 5.0
 
 
 @final
@@ -47,15 +38,15 @@ class Pool(Protocol):
 
 
 def walk(
-    works: Sequence[Work], pool: Pool, *, tell: Callable[[str], None], each_done: Callable[[], None]
+    works: Sequence[Work], pool: Pool, *, tell: Callable[[str], None], beat: Callable[[], None]
 ) -> dict[tuple[str, int], str]:
-    """Do all works, ``pool.jobs`` at a time, each after what it needs; one that fails stops only those that need it.
+    """Do all works, ``pool.jobs`` at a time.
 
     Args:
         works: in an order in which they can be done.
         pool: does them.
         tell: is told of each that ends.
-        each_done: called then.
+        beat: called every few seconds, and whenever one ends.
 
     Returns:
         (arm, seed) -> why it failed, for those that did.
@@ -72,51 +63,20 @@ def walk(
             elif (work.after is None or (work.after, work.seed) in done) and len(busy) < pool.jobs:
                 waiting.remove(work)
                 busy[pool.submit(work)] = work
-        for future in wait(busy, return_when=FIRST_COMPLETED).done if busy else ():
+        for future in wait(busy, timeout=BEAT_S, return_when=FIRST_COMPLETED).done if busy else ():
             work = busy.pop(future)
-            each_done()
-            if problem := future.result():
+            if problem := _outcome(future):
                 failed[work.arm, work.seed] = problem
                 tell(f"{work.name} failed: {problem}")
             else:
                 done.add((work.arm, work.seed))
                 tell(f"{work.name} is done, {len(done)} of {len(works)}.")
+        beat()
     return failed
 
 
-def do(work: Work, device: str, environment: Mapping[str, str]) -> str:
-    """Run one arm to its end, or on from where it stopped.
-
-    Args:
-        work: the arm.
-        device: as ``prunekit run --device`` takes it.
-        environment: variables to be set for it.
-
-    Returns:
-        What went wrong, or nothing.
-    """
-    _wait_for_another(work.run)
-    command = [sys.executable, "-m", "prunekit", "run", str(work.recipe), "--out", str(work.run), "--quiet"]
-    command += ["--device", device]
-    if work.after is not None and is_dense(work.after):
-        command += ["--dense", str(work.run.parent / work.after)]
-    log = work.run.with_suffix(".log")
-    with log.open("a", encoding="utf-8") as out:
-        held = {**os.environ, **environment}
-        code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=held, check=False).returncode
-    if code == 0:
-        return ""
-    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"{said[-1] if said else 'it said nothing'} (exit code {code}; see {log})"
-
-
-def _wait_for_another(path: Path) -> None:
-    """Wait for the process of a study that was killed: its run goes on to the end."""
-    while path.is_dir():
-        with closing(Run(path)) as run:
-            try:
-                run.acquire()
-            except RunError:
-                time.sleep(LOCKED_S)
-                continue
-            return
+def _outcome(future: Future[str]) -> str:
+    try:
+        return future.result()
+    except Exception as lost:  # whatever a cluster says of workers that it cannot bring back
+        return (str(lost).strip() or type(lost).__name__).splitlines()[0]
