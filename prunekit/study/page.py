@@ -137,9 +137,10 @@ def _metrics(results: Results) -> list[_Metric]:
 
 
 def _clock(results: Results) -> str:
+    runs = sum(arm.seconds for arm in results.arms.values())
     return (
-        f"By the clock the study has taken {seconds_of(results.folder) / 60:.1f} min so far, all resumptions together; "
-        f"the stages of its runs took {sum(arm.seconds for arm in results.arms.values()) / 60:.1f} min in sum."
+        f"By the clock the study has taken {tables.duration(seconds_of(results.folder))} so far, all resumptions "
+        f"together; the stages of its runs took {tables.duration(runs)} in sum."
     )
 
 

@@ -43,8 +43,10 @@ def quality(figure: Any, gaps: Sequence[Gap], named: Mapping[Group, str], metric
     for axes, (group, label) in zip(panels, named.items(), strict=True):
         here = [gap for gap in gaps if gap.group == group]
         axes.axhline(0, color=INK, dashes=(5, 3), lw=1, label="dense")
-        for number, arm in enumerate(dict.fromkeys(gap.arm for gap in gaps)):
-            _line(axes, [gap for gap in here if gap.arm == arm], number, arm)
+        arms = list(dict.fromkeys(gap.arm for gap in gaps))
+        for number, arm in enumerate(arms):  # each a little aside, so that they do not hide each other
+            aside = 0.006 * (number - (len(arms) - 1) / 2)
+            _line(axes, [gap for gap in here if gap.arm == arm], number, arm, aside=aside)
         axes.set(title=label, xscale="log", xlabel="parameters left, of all")
         _percents(axes, [gap.density for gap in here])
     panels[0].set_ylabel(f"{metric}, less dense")
@@ -59,10 +61,10 @@ def interference(
     for axes, (group, label) in zip(panels, named.items(), strict=True):
         line = [gap for gaps in found for gap in gaps if gap.group == group]
         axes.axhline(0, color=INK, dashes=(5, 3), lw=1)
-        _line(axes, line, 0, "all tasks", higher=higher, aside=False)
+        _line(axes, line, 0, "all tasks", higher=higher)
         axes.set(title=label, xscale="log", xlabel="parameters left, of all")
         _percents(axes, [gap.density for gap in line])
-    panels[0].set_ylabel(f"gain in {metric}" + ("" if higher else " (lower is better)"))
+    panels[0].set_ylabel(f"{metric}, above 0 better")
     figure.suptitle("The network of all tasks less that of one: above 0 the other tasks help", fontsize=10)
 
 
@@ -91,9 +93,9 @@ def _panels(figure: Any, count: int) -> list[Any]:
     return grid[:count]
 
 
-def _line(axes: Any, gaps: Sequence[Gap], number: int, label: str, *, higher: bool = True, aside: bool = True) -> None:
-    """Draw one line with its intervals; ``aside`` moves it a little, so that several do not hide each other."""
-    x = [gap.density * (1 + 0.006 * (number - 3) * aside) for gap in gaps]
+def _line(axes: Any, gaps: Sequence[Gap], number: int, label: str, *, higher: bool = True, aside: float = 0.0) -> None:
+    """Draw one line with its intervals; ``aside`` moves it by so much of each density."""
+    x = [gap.density * (1 + aside) for gap in gaps]
     found = [gap.difference.oriented(higher) for gap in gaps]
     half = [each.half if math.isfinite(each.half) else math.nan for each in found]
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]

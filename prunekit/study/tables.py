@@ -22,11 +22,11 @@ def costs(arms: Mapping[str, ArmResult]) -> Table:
             f"{100 * arm.density_of_all(-1):.2f} %",
             f"{arm.steps_after:,}",
             f"{arm.steps:,}",
-            f"{arm.seconds / 60:.1f} min",
+            duration(arm.seconds),
         )
         for arm in arms.values()
     ]
-    rows.append(("all", "", "", "", "", f"{sum(arm.seconds for arm in arms.values()) / 60:.1f} min"))
+    rows.append(("all", "", "", "", "", duration(sum(arm.seconds for arm in arms.values()))))
     header = ("arm", "seeds", "left of all", "steps after the last cut", "steps in all", "time of its own stages")
     return Table(header, tuple(rows))
 
@@ -92,6 +92,16 @@ def overlapping(found: Sequence[Overlap]) -> Table:
             (f"{overlap.first}, {overlap.second}", f"{100 * mean:.1f} %{spread}", f"{100 * chance:.1f} %", *ends)
         )
     return Table(("tickets of", "in common", "by chance", "tensor most above chance", "tensor least"), tuple(rows))
+
+
+def duration(seconds: float) -> str:
+    """Write a time.
+
+    Example:
+        >>> duration(75.2), duration(4284)
+        ('75 s', '71.4 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def text(difference: Difference, places: int) -> str:
