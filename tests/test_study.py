@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from prunekit.plan import Rewind, Stage, dense
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
 from prunekit.report.results import StageResult
+from prunekit.store import Run
 from prunekit.study.arms import ARMS, Base, base_of, choose
 from prunekit.study.budget import plans_of, refuse_shapes, refuse_unequal, steps_of
 from prunekit.study.folder import open_study, plan_works
@@ -272,6 +276,26 @@ def test_a_study_killed_anywhere_goes_on_to_the_same_report(tmp_path: Path) -> N
         process.wait()
     assert study(out, *options).returncode == 0
     assert (out / "study.csv").read_bytes() == (tmp_path / "whole" / "study" / "study.csv").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_study_lets_its_runs_save_their_step(tmp_path: Path, number: int) -> None:
+    out = tmp_path / "study"
+    command = [*COMMAND, str(out), "--arms", "dense", "--seeds", "1", "task.step_s=0.5", "task.steps=60"]
+    process = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log = out / "seed-0/dense/00-1.0000/log.jsonl"
+    while not (log.exists() and log.read_bytes()) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in said
+    assert "the study stopped; what is done stays done. Go on with: prunekit study toy.yaml" in said
+    child = (out / "seed-0/dense.log").read_text()
+    assert "Go on with: prunekit run" in child and "Traceback" not in child
+    assert (out / "seed-0/dense/00-1.0000/last.safetensors").is_file()
+    with closing(Run(out / "seed-0/dense")) as run:
+        run.acquire()  # nobody writes there any more
 
 
 @pytest.mark.slow

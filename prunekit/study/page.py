@@ -38,8 +38,10 @@ INTERFERENCE = (
 OVERLAP = (
     "Weights that both tickets keep, as a share of those that either keeps; mean over the seeds (least to most). By "
     "chance: the same of tickets that keep as many weights of each tensor in random places. Tickets of a seed start "
-    "from the same initialisation."
+    "from the same initialisation, so they have more in common than chance before any training. The tensors named are "
+    "among those with a hundredth of the kept weights at least."
 )
+TENSORS = "Tensor by tensor, all seeds together, larger where more is kept; `overlap.csv` names them."
 
 
 @final
@@ -190,5 +192,5 @@ def _between(results: Results, each: Each, metric: _Metric, pictures: list[Path]
     if shared := overlaps(each, results.arms):
         pictures.append(plots.draw(results.folder / "overlap.png", partial(plots.overlap, found=shared)))
         parts += ["## What tickets have in common", OVERLAP, layout(tables.overlapping(shared))]
-        parts.append("![overlap.png](overlap.png)\n\nTensor by tensor, all seeds together; `overlap.csv` names them.")
+        parts.append(f"![overlap.png](overlap.png)\n\n{TENSORS}")
     return parts

@@ -69,15 +69,17 @@ def interference(
 
 
 def overlap(figure: Any, found: Sequence[Overlap]) -> None:
-    """Draw what each pair of tickets has in common, tensor by tensor, beside chance."""
+    """Draw what each pair of tickets has in common, tensor by tensor, beside chance; larger where more is kept."""
     panels = _panels(figure, len(found))
     for axes, pair in zip(panels, found, strict=True):
-        layers = list(pair.layers().values())
-        places = range(1, len(layers) + 1)
-        axes.plot(places, [100 * layer.chance for layer in layers], color=RED, lw=1, marker="_", label="by chance")
-        shares = [100 * layer.of_either for layer in layers]
-        axes.plot(places, shares, color=BLUE, ls="", marker="o", ms=3.5, label="in common")
-        axes.set(title=f"{pair.first}, {pair.second}", ylim=(0, 102), xlabel="prunable tensor, in model order")
+        held = [layer.first + layer.second for layer in pair.layers().values()]
+        shown = [(n, layer) for n, layer in enumerate(pair.layers().values(), 1) if layer.first + layer.second]
+        places = [number for number, _ in shown]
+        axes.scatter(places, [100 * layer.chance for _, layer in shown], 30, color=RED, marker="_", label="by chance")
+        shares = [100 * layer.of_either for _, layer in shown]
+        area = [5 + 70 * math.sqrt(held[number - 1] / max(held)) for number in places]
+        axes.scatter(places, shares, area, color=BLUE, alpha=0.6, lw=0, label="in common")
+        axes.set(title=f"{pair.first}, {pair.second}", ylim=(-3, 103), xlabel="prunable tensor, in model order")
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel("kept by both, % of either")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

@@ -85,7 +85,10 @@ def overlapping(found: Sequence[Overlap]) -> Table:
         shares = [total.of_either for total in totals]
         chance = statistics.fmean(total.chance for total in totals)
         spread = f" ({100 * min(shares):.1f} to {100 * max(shares):.1f})" if len(shares) > 1 else ""
-        layers = sorted(overlap.layers().items(), key=lambda item: item[1].of_either - item[1].chance)
+        kept = overlap.layers()
+        least = sum(layer.first + layer.second for layer in kept.values()) / 100
+        layers = [(name, layer) for name, layer in kept.items() if layer.first + layer.second >= least]
+        layers.sort(key=lambda item: item[1].of_either - item[1].chance)
         ends = (_layer(*layers[-1]), _layer(*layers[0]))
         mean = statistics.fmean(shares)
         rows.append(
