@@ -14,9 +14,11 @@ from prunekit.job import bind_job
 from prunekit.masks import Masks
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
-from prunekit.study.arms import base_of
+from prunekit.study.arms import base_of, choose
 from prunekit.study.between import interference, owners, transfers
+from prunekit.study.budget import plans_of, refuse_unequal, steps_of
 from prunekit.study.overlap import Overlap, Shared, overlaps
+from prunekit.study.page import Results, write_study_report
 from prunekit.study.results import ArmResult
 from prunekit.study.single import Each, read_each, single_arms
 from prunekit.study.tables import overlapping
@@ -47,6 +49,10 @@ def test_every_ticket_goes_to_every_other_task(tmp_path: Path) -> None:
     assert recipe.strategy.model_dump()["name"] == "at_init"
     assert recipe.prune.options["scorer"] == {"name": "ticket", "masks": str(tmp_path / "imp-on-gap")}
     assert arms["imp-on-gap"].recipe(base, tmp_path).task.options["tasks"] == ["gap"]
+    arms = choose(["imp"]) | arms
+    plans = plans_of(arms, base, REGISTRY)
+    refuse_unequal(plans, base)
+    assert steps_of(plans, arms, seeds=2) == 2 * 40 * (3 * (1 + 2) + 6)  # dense and two rounds; transfers
 
 
 def on(name: str, task: str, value: float, density: float = 0.1) -> ArmResult:
@@ -146,3 +152,24 @@ def test_equal_tickets_have_all_in_common_and_disjoint_ones_nothing() -> None:
     pair = Overlap("a", "b", {0: {"w": Shared(5, 5, 5, 2.5)}, 1: {"w": Shared(5, 5, 0, 2.5)}})
     assert [total.of_either for total in pair.totals().values()] == [1.0, 0.0]
     assert pair.layers()["w"].of_either == pytest.approx(pair.layers()["w"].chance)
+
+
+def test_the_report_has_all_of_it(tmp_path: Path) -> None:
+    arms = known()
+    for name in ("imp", "imp-on-a", "imp-on-b"):
+        masks = Masks({"one": torch.tensor([True, name == "imp"])})
+        write_tensors(tmp_path / name / "cut.safetensors", masks.state_dict())
+        stages = {seed: [replace(held[-1], folder=tmp_path / name)] for seed, held in arms[name].stages.items()}
+        arms[name] = replace(arms[name], stages=stages)
+    failed = {("a-to-b", 0): "it needs imp-on-a, which failed."}
+    files = write_study_report(Results(tmp_path, arms, failed, 0.1, "prunekit study x", EACH))
+    names = ["report.md", "study.csv", "overlap.csv", "study.png", "interference.png", "overlap.png"]
+    assert [file.name for file in files] == names and all(file.stat().st_size for file in files)
+    page = files[0].read_text()
+    assert "* a-to-b of seed 0: it needs imp-on-a, which failed." in page
+    assert "| imp | a | **no** | -2.0000 ± 0.0000 (no) | 0.0000 from dense |" in page
+    assert "| none: random places | - | -5.0000 ± 0.0000 |" in page  # lower is better
+    assert "| 10.00 % | -0.5000 ± 0.0000 | +0.5000 ± 0.0000 |" in page
+    assert "| a, all | 50.0 % (50.0 to 50.0) | 50.0 % | `one` 50.0 % (chance 50.0 %) |" in page
+    assert "imp,0.1,imp-on-b,b,d,m,-0.5,0.0,2,3" in files[1].read_text().splitlines()
+    assert "a,b,0,one,1,1,1,1.0,0.3333333333333333" in files[2].read_text().splitlines()

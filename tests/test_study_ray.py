@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,12 +61,12 @@ def end(node: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+def cluster() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """Yield the address of a cluster, and its two working nodes; its head does no work, so each of them may be lost."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    place = tmp_path_factory.mktemp("r", numbered=True)
+    place = Path(tempfile.mkdtemp(dir="/tmp"))  # short: the paths of sockets may have some hundred characters
     head = start("--head", f"--port={address[10:]}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={place}")
     nodes = []
     try:
@@ -76,6 +78,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
     finally:
         for node in (*nodes, head):
             end(node)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def wait_for(address: str, nodes: int) -> None:

@@ -10,20 +10,29 @@ from prunekit.job import Job, bind_job
 from prunekit.plan import Plan
 from prunekit.registry import Registry
 from prunekit.shape import Shape
-from prunekit.study.arms import Arm, Base, is_dense
+from prunekit.study.arms import ARMS, TICKET, Arm, Base, is_dense
 
 
 def plans_of(arms: Mapping[str, Arm], base: Base, registry: Registry) -> dict[str, Plan]:
     """Return every arm's plan, with all that can be wrong found now.
 
-    An arm that takes over a ticket has the plan of random places, as its ticket is not there yet.
+    An arm that takes over a ticket has the plan of random places, as its ticket is not there yet. A ticket of a single
+    task has the plan of all tasks' one: the dense training of that task tells whether it is as long.
     """
-    own = {name: arm.recipe(base, Path()) for name, arm in arms.items() if not arm.of_ticket}
-    plans = {name: bind_job(recipe, registry).plan for name, recipe in own.items()}
-    if len(plans) < len(arms):
-        taken = bind_job(base.random(), registry).plan
-        plans |= {name: taken for name in arms if name not in plans}
-    return plans
+    own = {name: arm for name, arm in arms.items() if is_dense(name) or (name in ARMS and not arm.of_ticket)}
+    plans = {name: bind_job(arm.recipe(base, Path()), registry).plan for name, arm in own.items()}
+    if len(plans) == len(arms):
+        return plans
+    at_init = plans["random"] if "random" in plans else bind_job(base.random(), registry).plan
+    return {
+        name: plans[name] if name in plans else plans[TICKET] if _retrained(arm) else at_init
+        for name, arm in arms.items()
+    }
+
+
+def _retrained(arm: Arm) -> bool:
+    """Tell whether the arm goes on from a dense training."""
+    return arm.after is not None and is_dense(arm.after)
 
 
 def refuse_shapes(job: Job, arms: Mapping[str, Arm]) -> None:
@@ -62,7 +71,6 @@ def steps_of(plans: Mapping[str, Plan], arms: Mapping[str, Arm], seeds: int) -> 
     """Return the optimiser steps of all arms over all seeds, a dense training that is taken over counted once."""
     total = 0
     for name, plan in plans.items():
-        after = arms[name].after
-        own = plan[1:] if after is not None and is_dense(after) else plan
+        own = plan[1:] if _retrained(arms[name]) else plan
         total += sum(stage.end - stage.start.clock for stage in own)
     return total * seeds
