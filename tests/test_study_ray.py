@@ -96,6 +96,16 @@ def wait_for(address: str, nodes: int) -> None:
     subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True, capture_output=True, timeout=180)
 
 
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # bound, and nobody listens
+        process = study(tmp_path / "study", "--ray", address)
+        _, problems = process.communicate(timeout=60)
+    assert process.returncode == 2 and not (tmp_path / "study").exists()
+    assert f"prunekit: --ray {address}: no Ray cluster answers there" in problems and "Traceback" not in problems
+
+
 def study(out: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-m", "prunekit", "study", "toy.yaml", "task.steps=20", "task.step_s=0.2"]
     command += ["--arms", "imp,shuffled,random", "--seeds", "1", "--device", "cpu", "--jobs", "2", "--out", str(out)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,6 +20,7 @@ CUDA = "CUDA_VISIBLE_DEVICES"
 TRIES = 20
 """How often Ray starts a work again whose worker or node was lost."""
 PATIENCE_S = 60.0
+ANSWER_S = 5.0
 
 
 @final
@@ -101,10 +103,12 @@ class Cluster:
         except ImportError as cause:
             raise PruneKitError('--ray needs Ray: pip install "prunekit[ray]".') from cause
         try:
+            _refuse_silent(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as cause:
+        except (OSError, ValueError, RuntimeError) as cause:
+            why = (str(cause).strip() or type(cause).__name__).splitlines()[0]
             raise RunError(
-                f"--ray {address}: no Ray cluster answers there ({str(cause).splitlines()[0]}); start one with "
+                f"--ray {address}: no Ray cluster answers there ({why}); start one with "
                 "'ray start --head', and its other nodes with 'ray start --address HEAD:6379'."
             ) from cause
         self._ray: Any = ray
@@ -136,6 +140,13 @@ class Cluster:
         self._begun.append(begun)
         done: Future[str] = begun.future()
         return done
+
+
+def _refuse_silent(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
 
 
 def _do_there(work: Work, device: str, threads: int, directory: str) -> str:
