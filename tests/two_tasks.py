@@ -60,5 +60,5 @@ class TwoTasks:
         return f"two tasks {self.toy.seed}"
 
 
-def two_tasks(*, steps: int = 20, tasks: Sequence[str] = TASKS, step_s: float = 0.0, seed: int = 0) -> TwoTasks:
-    return TwoTasks(toy(steps=steps, step_s=step_s, seed=seed), tuple(tasks))
+def two_tasks(*, steps: int = 20, tasks: Sequence[str] = TASKS, seed: int = 0) -> TwoTasks:
+    return TwoTasks(toy(steps=steps, seed=seed), tuple(tasks))

@@ -19,7 +19,6 @@ from prunekit.study.walk import Work
 CUDA = "CUDA_VISIBLE_DEVICES"
 TRIES = 20
 """How often Ray starts a work again whose worker or node was lost."""
-PATIENCE_S = 60.0
 ANSWER_S = 5.0
 
 
@@ -120,25 +119,16 @@ class Cluster:
             num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=TRIES, scheduling_strategy="SPREAD"
         )
         self._arguments = (device, threads, str(Path.cwd()))
-        self._begun: list[Any] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is not None:
-                for begun in self._begun:
-                    self._ray.cancel(begun)
-                self._ray.wait(self._begun, num_returns=len(self._begun), timeout=PATIENCE_S)
-        finally:
-            self._ray.shutdown()
+        self._ray.shutdown()  # ends the workers and with them their runs, which go on from their last checkpoint
 
     def submit(self, work: Work) -> Future[str]:
         """Do the work as soon as a node has room."""
-        begun = self._work.remote(work, *self._arguments)
-        self._begun.append(begun)
-        done: Future[str] = begun.future()
+        done: Future[str] = self._work.remote(work, *self._arguments).future()
         return done
 
 

@@ -81,7 +81,7 @@ def _run(command: list[str], environment: Mapping[str, str], out: int, ending: C
                 if (signal := ending()) is not None and signal != sent:
                     process.send_signal(signal)
                     sent = signal
-    except BaseException:  # as a cluster cancels its tasks
+    except BaseException:  # as a cluster ends its workers
         process.terminate()
         process.wait()
         raise
