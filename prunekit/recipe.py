@@ -93,6 +93,8 @@ def read_recipe(name: str, overrides: Sequence[str], registry: Registry) -> Reci
         raise RecipeError(f"recipe {name} is not valid YAML: {cause}") from cause
     if not isinstance(tree, dict):
         raise RecipeError(f"recipe {name} must be a mapping of keys, not {type(tree).__name__}.")
+    if "recipe" in tree:
+        raise RecipeError(f"{name} has the key 'recipe', so it is a study and no recipe: prunekit study {name}")
     for override in overrides:
         _override(tree, override)
     return parse_recipe(tree, name)

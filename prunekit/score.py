@@ -247,7 +247,7 @@ def ticket(masks: Masks | str | Path, *, shuffle: int | None = None) -> PerTenso
     Reference:
         Frankle et al. 2021, arXiv 2009.08576, section 5 (shuffling within layers as an ablation).
     """
-    found = masks if isinstance(masks, Masks) else _read(Path(masks))
+    found = masks if isinstance(masks, Masks) else read_masks(Path(masks))
 
     def score(name: str, weight: Tensor) -> Tensor:
         if name not in found or found[name].shape != weight.shape:
@@ -268,7 +268,13 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "little", signed=True))
 
 
-def _read(path: Path) -> Masks:
+def read_masks(path: Path) -> Masks:
+    """Read the masks of a file, or of a run's last finished stage.
+
+    Raises:
+        CheckpointError: there are none, or the file is damaged.
+        MaskError: it holds something else.
+    """
     if path.is_dir():  # a run: the ticket of its last finished stage
         finished = sorted(path.glob("*/done/cut.safetensors"))
         if not finished:
