@@ -43,8 +43,8 @@ class Recipe(BaseModel):
     Args:
         task: what is trained and measured, and its options.
         prune: the pruner and its options (scorer, allocation, which parameters).
-        strategy: when and how much is cut, and where retraining starts; its option ``of`` (``prunable`` or ``all``)
-            says what the densities are shares of.
+        strategy: when and how much is cut, and where retraining starts; its option ``of`` (``prunable``, ``all``
+            or ``macs``) says what the densities are shares of.
         seed: of initialisation, data order and noise.
         precision: ``fp32`` or ``bf16`` (autocast; the weights stay float32).
         weights: a weights file to start from instead of an initialisation.

@@ -111,6 +111,9 @@ def wide(tensor: Tensor) -> Tensor:
 def magnitude() -> PerTensor:
     """Score a weight by its absolute value.
 
+    Formula:
+        s(w) = ``|w|``
+
     Reference:
         Han et al. 2015, arXiv 1506.02626, section 3; ranked over the whole network as in Frankle & Carbin 2019,
         arXiv 1803.03635.
@@ -127,6 +130,9 @@ def lamp() -> FromData:
 
     Ranked over the whole network, this gives each tensor its share: the largest weight of each scores 1, so no tensor
     is emptied before all others are at their last. Of equal weights the first counts as the larger.
+
+    Formula:
+        s(w) = ``w² / Σ v²``, summed over the weights v of its tensor with ``|v| ≥ |w|``
 
     Reference:
         Lee et al. 2021, arXiv 2010.07611, equation 3.
@@ -178,6 +184,9 @@ def _lamp(magnitudes: Tensor) -> Tensor:
 def repeated(scorer: Scorer, *, times: int) -> FromData:
     """Score anew before each of ``times`` geometric steps of density, instead of once for a whole cut.
 
+    Formula:
+        s of the given scorer, anew at the densities ``D^(k / times)``, k = 0, 1, ..., times - 1
+
     Args:
         scorer: one that looks at data, e.g. ``snip()``.
         times: number of small cuts, at least 1.
@@ -203,6 +212,12 @@ def random(*, seed: int) -> PerTensor:
 
     A function of the seed, the parameter's name and its shape, so neither device nor order of parameters matters.
 
+    Formula:
+        s(w) = ``u``, drawn from [0, 1)
+
+    Reference:
+        The control of Frankle & Carbin 2019, arXiv 1803.03635; Frankle et al. 2021, arXiv 2009.08576.
+
     Example:
         >>> model = nn.Linear(3, 2)
         >>> bool(torch.equal(random(seed=1)(model, None)["weight"], random(seed=1)(model, None)["weight"]))
@@ -217,6 +232,9 @@ def random(*, seed: int) -> PerTensor:
 
 def ticket(masks: Masks | str | Path, *, shuffle: int | None = None) -> PerTensor:
     """Score another run's survivors 1 and the rest 0; cut to that ticket's own density to get its masks back.
+
+    Formula:
+        s(w) = ``1`` where the ticket keeps w, else ``0``
 
     Args:
         masks: the ticket, a safetensors file of its ``Masks.state_dict()``, or a run directory (its last ticket).
