@@ -1,4 +1,4 @@
-.PHONY: setup fix check test slow sanitize bench docs
+.PHONY: setup fix check test slow sanitize bench docs pictures
 
 setup:  ## a virtual environment with everything for developing
 	python3 -m venv .venv && . .venv/bin/activate && pip install -e ".[test]" -e "plugins/mir_l[test]"
@@ -28,5 +28,8 @@ bench:  ## by hand: ratios, not verdicts
 	python tests/benchmarks/loader_speed.py
 	python tests/benchmarks/ticket_files.py
 
-docs:  ## needs: pip install -e ".[docs]"
-	mkdocs build --strict
+docs:  ## the site, strictly; needs: pip install -e ".[docs]" -e plugins/mir_l
+	python tools/docs.py
+
+pictures:  ## of the documentation: the drawings and, with RUN=, what a finished run of mir_l shows
+	python tools/pictures.py $(RUN)

@@ -24,6 +24,9 @@ def wanda() -> FromData:
     convolution all positions of a kernel share the norm of their channel: borders aside, they see the same values.
     Weights of layers that are never called, or that are neither linear nor convolutions, get no score.
 
+    Formula:
+        s(w) = ``|w| ‖x‖``, with ``‖x‖ = √(Σ x²)`` over all that w multiplies
+
     Reference:
         Sun et al. 2023, arXiv 2306.11695, equation 1.
 

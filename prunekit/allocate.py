@@ -19,6 +19,9 @@ Allocation = Callable[[Scores, Masks, Amount], Masks]
 def everywhere(*, min_keep: int = 0) -> Allocation:
     """Rank all prunable weights together: one threshold for the whole network.
 
+    Formula:
+        the ``k = round(d n)`` best of all n prunable weights, at density d
+
     Args:
         min_keep: survivors that every tensor retains (all of them where it has fewer). The total asked is still met
             exactly, as other tensors give more, unless these alone exceed it.
@@ -50,6 +53,9 @@ def everywhere(*, min_keep: int = 0) -> Allocation:
 
 def per_layer(*, rates: Mapping[str, float] = MappingProxyType({}), min_keep: int = 0) -> Allocation:
     """Rank each tensor by itself: the amount is asked of every tensor.
+
+    Formula:
+        the ``k = round(d n)`` best of each tensor's own n
 
     Args:
         rates: glob of parameter names -> factor in [0, 1] on what is cut there; the first that matches counts. A
@@ -90,6 +96,9 @@ def erk(*, min_keep: int = 0) -> Allocation:
 
     The total asked is met exactly. A tensor whose share would be more than has survived keeps that, and the others
     share the rest; so a vector (a norm's scale) stays whole as long as any other tensor can give more.
+
+    Formula:
+        tensor i keeps the density ``d_i ∝ (a_1 + a_2 + ...) / (a_1 a_2 ...)``, a its axes, at most 1
 
     Args:
         min_keep: survivors that every tensor retains (all of them where it has fewer).

@@ -7,7 +7,7 @@ import ctypes
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, final
 
 import torch
 from accelerate import Accelerator
@@ -54,6 +54,25 @@ def trim_heap() -> None:
     """Give freed memory back to the system, after something that needed much and is over. Linux with glibc only."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@final
+class Holes:
+    """Gives freed memory back every so often, while something makes large tensors and small things that live on.
+
+    Each small thing that lies where a large tensor was leaves a hole too small for the next one. The heap then grows
+    with all that was ever made, far above what is in use at once.
+    """
+
+    def __init__(self) -> None:
+        self._made_bytes = 0
+
+    def add(self, made_bytes: int) -> None:
+        """Count what was made; trim the heap whenever that is a quarter of a gibibyte."""
+        self._made_bytes += made_bytes
+        if self._made_bytes >= 2**28:
+            self._made_bytes = 0
+            trim_heap()
 
 
 def cpu_name() -> str:

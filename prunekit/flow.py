@@ -25,6 +25,9 @@ def synflow(*, times: int = 100) -> FromData:
     calibration data only the shape of one input is used. Where a network subtracts what it finds from its input, R
     falls with the signal, so it is the size of the product that counts.
 
+    Formula:
+        s(w) = ``|w ∂R / ∂w|``, with R = ``Σ f(1; |w|)``, the outputs for an input of ones
+
     Raises:
         SelectionError: the network has no floating-point input, does not run in float64, or R is not finite.
 

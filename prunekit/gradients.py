@@ -20,6 +20,9 @@ def snip() -> FromData:
     The paper divides by the sum of all scores, which moves no rank, and is left out here. It scores an initialisation;
     at trained weights this is first-order Taylor pruning with the signs of the batches cancelling.
 
+    Formula:
+        s(w) = ``|g w|``, with g = ``∂L / ∂w``, L the sum of the batches' losses
+
     Reference:
         Lee et al. 2019, arXiv 1810.02340, equations 4 and 5.
 
@@ -41,6 +44,9 @@ def snip() -> FromData:
 
 def taylor() -> FromData:
     """Score ``(g * w)^2``, averaged over the calibration batches: the squared first-order change of each batch's loss.
+
+    Formula:
+        s(w) = ``mean over batches b of (g_b w)²``, with g_b = ``∂L_b / ∂w``
 
     Reference:
         Molchanov et al. 2019, arXiv 1906.10771, equation 8, for single weights instead of filters.
@@ -67,6 +73,9 @@ def fisher() -> FromData:
     F is the mean over single examples of their squared gradients, in eval mode; it stands in for the second derivatives
     of Optimal Brain Damage, whose saliency this is, and equals them in expectation at a minimum of a log-likelihood.
 
+    Formula:
+        s(w) = ``F w² / 2``, with F = ``mean over examples i of (∂L_i / ∂w)²``
+
     Reference:
         LeCun et al. 1990, "Optimal Brain Damage", equation 5; Theis et al. 2018, arXiv 1801.05787, equation 6.
 
@@ -92,6 +101,9 @@ def grasp() -> FromData:
 
     The sign is the paper's turned round, as higher is kept here. For classes it also divides the outputs by a
     temperature of 200; the loss is yours, so do that in it if you want it.
+
+    Formula:
+        s(w) = ``w (H g)``, with g = ``∂L / ∂w`` and H = ``∂²L / ∂w∂w``
 
     Raises:
         SelectionError: an operator of the network cannot be differentiated twice.

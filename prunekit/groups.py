@@ -28,6 +28,9 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Allocation:
     2:4 pattern on; a transposed convolution sums over its first, so exclude it. A group with fewer than ``n`` survivors
     keeps those.
 
+    Formula:
+        the ``n`` best of every ``m`` along the input channels: density ``n / m``
+
     Args:
         n: weights kept of each group, at least 1.
         m: size of a group, more than ``n``.
@@ -111,6 +114,9 @@ def per_output(*, min_keep: int = 0) -> Allocation:
     """Rank the weights of each output (first axis) by themselves; every tensor meets the amount exactly.
 
     In a transposed convolution the first axis is that of the inputs.
+
+    Formula:
+        the ``k = round(d n)`` best of each tensor, the same number (to one) of every output's
 
     Args:
         min_keep: survivors that every output retains (all of them where it has fewer).

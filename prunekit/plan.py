@@ -190,7 +190,8 @@ def gradual(steps: int, schedule: Schedule, *, begin: int, end: int, every: int)
     Args:
         steps: length of the training, in optimiser steps.
         schedule: density over the progress from ``begin`` (0) to ``end`` (1).
-        begin, end: first and last step of cutting, 0 <= begin < end <= steps.
+        begin: first step of cutting, at least 0.
+        end: last step of cutting, after ``begin`` and at most ``steps``.
         every: optimiser steps between cuts.
 
     Raises:

@@ -75,7 +75,9 @@ class Unstructured:
     Args:
         scorer: e.g. ``magnitude()``.
         allocation: e.g. ``everywhere()``.
-        include, exclude, types: which parameters are prunable, as in ``prunekit.prunable``.
+        include: globs of the parameters that are prunable, as in ``prunekit.prunable``.
+        exclude: globs of parameters that are not.
+        types: module types whose weights are.
 
     Example:
         >>> pruner = Unstructured(magnitude(), everywhere())

@@ -43,8 +43,8 @@ class Recipe(BaseModel):
     Args:
         task: what is trained and measured, and its options.
         prune: the pruner and its options (scorer, allocation, which parameters).
-        strategy: when and how much is cut, and where retraining starts; its option ``of`` (``prunable`` or ``all``)
-            says what the densities are shares of.
+        strategy: when and how much is cut, and where retraining starts; its option ``of`` (``prunable``, ``all``
+            or ``macs``) says what the densities are shares of.
         seed: of initialisation, data order and noise.
         precision: ``fp32`` or ``bf16`` (autocast; the weights stay float32).
         weights: a weights file to start from instead of an initialisation.
@@ -93,6 +93,8 @@ def read_recipe(name: str, overrides: Sequence[str], registry: Registry) -> Reci
         raise RecipeError(f"recipe {name} is not valid YAML: {cause}") from cause
     if not isinstance(tree, dict):
         raise RecipeError(f"recipe {name} must be a mapping of keys, not {type(tree).__name__}.")
+    if "recipe" in tree:
+        raise RecipeError(f"{name} has the key 'recipe', so it is a study and no recipe: prunekit study {name}")
     for override in overrides:
         _override(tree, override)
     return parse_recipe(tree, name)

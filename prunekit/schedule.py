@@ -16,6 +16,9 @@ Schedule = Callable[[float], float]
 def geometric(density: float) -> Schedule:
     """Fall by the same factor each time: ``density ** progress``; density in (0, 1].
 
+    Formula:
+        d(t) = ``D^t``
+
     Example:
         >>> [round(geometric(0.25)(t), 3) for t in (0, 0.5, 1)]
         [1.0, 0.5, 0.25]
@@ -30,6 +33,9 @@ def geometric(density: float) -> Schedule:
 def linear(density: float) -> Schedule:
     """Fall by the same amount each time: from 1 to ``density``, in (0, 1].
 
+    Formula:
+        d(t) = ``1 - (1 - D) t``
+
     Example:
         >>> [linear(0.2)(t) for t in (0, 0.5, 1)]
         [1.0, 0.6, 0.2]
@@ -40,6 +46,9 @@ def linear(density: float) -> Schedule:
 
 def cubic(density: float) -> Schedule:
     """Fall fast at first, then ever more slowly: ``density + (1 - density) * (1 - progress) ** 3``.
+
+    Formula:
+        d(t) = ``D + (1 - D) (1 - t)³``
 
     Example:
         >>> [cubic(0.2)(t) for t in (0, 0.5, 1)]
@@ -55,6 +64,9 @@ def cubic(density: float) -> Schedule:
 def cosine(density: float) -> Schedule:
     """Fall slowly at both ends: half a wave from 1 to ``density``, in (0, 1].
 
+    Formula:
+        d(t) = ``D + (1 - D) (1 + cos π t) / 2``
+
     Example:
         >>> [round(cosine(0.2)(t), 3) for t in (0, 0.5, 1)]
         [1.0, 0.6, 0.2]
@@ -66,6 +78,9 @@ def cosine(density: float) -> Schedule:
 def at_once(density: float) -> Schedule:
     """Fall to ``density``, in (0, 1], with the first cut.
 
+    Formula:
+        d(0) = ``1``, d(t) = ``D`` for t > 0
+
     Example:
         >>> levels(at_once(0.2), rounds=1)
         (0.2,)
@@ -76,6 +91,9 @@ def at_once(density: float) -> Schedule:
 
 def explicit(densities: Sequence[float]) -> Schedule:
     """Step through a list of falling densities, each in (0, 1]: entry k of n is reached at progress k / n.
+
+    Formula:
+        d(t) = ``D_k``, with k = ``⌈t n⌉`` of a list of n
 
     Example:
         >>> levels(explicit([0.5, 0.1]), rounds=2)
@@ -90,7 +108,14 @@ def explicit(densities: Sequence[float]) -> Schedule:
 
 
 def rate(rate: float) -> Rate:
-    """Remove the same share of the survivors each time, counted as the MIR-L paper does (see `Rate`)."""
+    """Remove the same share of the survivors each time, counted as the MIR-L paper does (see `Rate`).
+
+    Formula:
+        n survivors become ``n - ⌈p (n - 1)⌉``, with p the rate
+
+    Reference:
+        Katraouras & Rafailidis 2025, arXiv 2510.14463, as its published code counts.
+    """
     return Rate(rate)
 
 

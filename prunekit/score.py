@@ -111,6 +111,9 @@ def wide(tensor: Tensor) -> Tensor:
 def magnitude() -> PerTensor:
     """Score a weight by its absolute value.
 
+    Formula:
+        s(w) = ``|w|``
+
     Reference:
         Han et al. 2015, arXiv 1506.02626, section 3; ranked over the whole network as in Frankle & Carbin 2019,
         arXiv 1803.03635.
@@ -127,6 +130,9 @@ def lamp() -> FromData:
 
     Ranked over the whole network, this gives each tensor its share: the largest weight of each scores 1, so no tensor
     is emptied before all others are at their last. Of equal weights the first counts as the larger.
+
+    Formula:
+        s(w) = ``w² / Σ v²``, summed over the weights v of its tensor with ``|v| ≥ |w|``
 
     Reference:
         Lee et al. 2021, arXiv 2010.07611, equation 3.
@@ -178,6 +184,9 @@ def _lamp(magnitudes: Tensor) -> Tensor:
 def repeated(scorer: Scorer, *, times: int) -> FromData:
     """Score anew before each of ``times`` geometric steps of density, instead of once for a whole cut.
 
+    Formula:
+        s of the given scorer, anew at the densities ``D^(k / times)``, k = 0, 1, ..., times - 1
+
     Args:
         scorer: one that looks at data, e.g. ``snip()``.
         times: number of small cuts, at least 1.
@@ -203,6 +212,12 @@ def random(*, seed: int) -> PerTensor:
 
     A function of the seed, the parameter's name and its shape, so neither device nor order of parameters matters.
 
+    Formula:
+        s(w) = ``u``, drawn from [0, 1)
+
+    Reference:
+        The control of Frankle & Carbin 2019, arXiv 1803.03635; Frankle et al. 2021, arXiv 2009.08576.
+
     Example:
         >>> model = nn.Linear(3, 2)
         >>> bool(torch.equal(random(seed=1)(model, None)["weight"], random(seed=1)(model, None)["weight"]))
@@ -218,6 +233,9 @@ def random(*, seed: int) -> PerTensor:
 def ticket(masks: Masks | str | Path, *, shuffle: int | None = None) -> PerTensor:
     """Score another run's survivors 1 and the rest 0; cut to that ticket's own density to get its masks back.
 
+    Formula:
+        s(w) = ``1`` where the ticket keeps w, else ``0``
+
     Args:
         masks: the ticket, a safetensors file of its ``Masks.state_dict()``, or a run directory (its last ticket).
         shuffle: seed of a permutation inside each tensor (the shuffled control: same counts, other places).
@@ -229,7 +247,7 @@ def ticket(masks: Masks | str | Path, *, shuffle: int | None = None) -> PerTenso
     Reference:
         Frankle et al. 2021, arXiv 2009.08576, section 5 (shuffling within layers as an ablation).
     """
-    found = masks if isinstance(masks, Masks) else _read(Path(masks))
+    found = masks if isinstance(masks, Masks) else read_masks(Path(masks))
 
     def score(name: str, weight: Tensor) -> Tensor:
         if name not in found or found[name].shape != weight.shape:
@@ -250,7 +268,13 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "little", signed=True))
 
 
-def _read(path: Path) -> Masks:
+def read_masks(path: Path) -> Masks:
+    """Read the masks of a file, or of a run's last finished stage.
+
+    Raises:
+        CheckpointError: there are none, or the file is damaged.
+        MaskError: it holds something else.
+    """
     if path.is_dir():  # a run: the ticket of its last finished stage
         finished = sorted(path.glob("*/done/cut.safetensors"))
         if not finished:

@@ -24,6 +24,9 @@ def movement() -> FromData:
     weight's score stands still, and none comes back; the paper learns its masks with a straight-through estimator, in
     which it may.
 
+    Formula:
+        s(w) = ``-Σ g_t w_t``, over the steps t of training
+
     Reference:
         Sanh et al. 2020, arXiv 2005.07683, equation 4 without the learning rate, which moves no rank while it is
         constant.

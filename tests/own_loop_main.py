@@ -1,4 +1,4 @@
-"""One process of the training with accelerate in docs/own-loop.md; its result goes into the folder that is named."""
+"""One process of the accelerate training in docs/how-to/own-loop.md; its result goes into the folder that is named."""
 
 from __future__ import annotations
 

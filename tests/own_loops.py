@@ -16,7 +16,7 @@ import prunekit as pk
 from prunekit.select import canonical, parameters
 
 REWIND_STEP, STEPS, BATCH = 5, 45, 32
-PAGE = Path(__file__).parents[1] / "docs" / "own-loop.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "own-loop.md"
 Train = Callable[[nn.Module, int, int], None]
 
 

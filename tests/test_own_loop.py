@@ -1,4 +1,4 @@
-"""Two rounds of pruning with rewinding in every trainer of docs/own-loop.md, run from the page itself."""
+"""Two rounds of pruning with rewinding in every trainer of docs/how-to/own-loop.md, run from the page itself."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_the_verb_refuses_what_it_cannot_do(run, tmp_path):
 
 def test_a_study_shows_its_verdicts_and_its_arms(tmp_path):
     folder = tmp_path / "toy-study"
-    write_text(folder / "study.yaml", "k: 1\n")
+    write_text(folder / "study.yaml", "folder: /elsewhere\nk: 1\nrecipe: {seed: 3}\n")
     for seed in (0, 1):
         for arm, count in (("dense", 1), ("imp", 2), ("random", 3)):
             made = make(folder / f"seed-{seed}" / arm)
@@ -171,3 +171,4 @@ def test_a_study_shows_its_verdicts_and_its_arms(tmp_path):
     assert "imp blur undecided -0.50 ± " in seen  # without a control nothing is decided
     assert f"Unfinished: seed-0/random: {TO_DO}; seed-1/random: {TO_DO}." in seen
     assert "dense 2 100.00 % 1,300" in seen
+    assert "k: 1 recipe: seed: 3" in seen and "elsewhere" not in seen

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from prunekit.cli.options import StudyAsked
-from prunekit.cli.study import refuse_unequal, run_study
-from prunekit.errors import RecipeError, RunError
+from prunekit.cli.study import run_study
+from prunekit.cli.study_verb import StudyAsked
+from prunekit.errors import PruneKitError, RecipeError, RunError
 from prunekit.job import bind_job
 from prunekit.plan import Rewind, Stage, dense
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
 from prunekit.report.results import StageResult
 from prunekit.study.arms import ARMS, Base, base_of, choose
+from prunekit.study.budget import plans_of, refuse_shapes, refuse_unequal, steps_of
 from prunekit.study.folder import open_study, plan_works
 from prunekit.study.results import ArmResult, decide
 from prunekit.study.stats import Difference, paired
@@ -26,7 +26,6 @@ from prunekit.task import Measure
 TESTS = Path(__file__).parent
 TOY = str(TESTS / "toy.yaml")
 REGISTRY = Registry.discover([])
-COMMAND = [sys.executable, "-m", "prunekit", "study", "toy.yaml", "task.steps=6", "--device", "cpu", "--out"]
 
 
 def base(*overrides: str, k: int | None = None) -> Base:
@@ -34,8 +33,8 @@ def base(*overrides: str, k: int | None = None) -> Base:
 
 
 def test_an_arm_brings_what_it_needs_and_dense() -> None:
-    assert choose(["one-shot"]) == ("dense", "one-shot")
-    assert choose(["reinit", "random"]) == ("dense", "imp", "random", "reinit")
+    assert list(choose(["one-shot"])) == ["dense", "one-shot"]
+    assert list(choose(["reinit", "random"])) == ["dense", "imp", "random", "reinit"]
     with pytest.raises(RecipeError, match=r"no arm 'shufled': did you mean 'shuffled'\?"):
         choose(["imp", "shufled"])
     with pytest.raises(RecipeError, match="name at least one"):
@@ -46,7 +45,7 @@ def test_every_arm_ends_with_one_training_after_its_last_cut(tmp_path: Path) -> 
     shared = base(k=4)
     found = {}
     for arm in ARMS:
-        if ARMS[arm].after != "imp":  # those name a ticket that is not there
+        if not ARMS[arm].of_ticket:  # those name one that is not there
             plan = bind_job(ARMS[arm].recipe(shared, tmp_path), REGISTRY).plan
             found[arm] = [(stage.start.weights, stage.start.clock, stage.end) for stage in plan]
     trained = (0, 0, 40)
@@ -70,12 +69,26 @@ def test_arms_without_a_common_budget_are_refused() -> None:
         refuse_unequal({"dense": dense(40), "imp": (Stage("01", Rewind(0, 10), 40),)}, shared)
 
 
+def test_the_steps_of_a_study_count_a_shared_dense_training_once() -> None:
+    shared, arms = base(k=4), choose(["imp", "imp-k", "shuffled"])
+    plans = plans_of(arms, shared, REGISTRY)
+    assert steps_of(plans, arms, seeds=3) == 3 * (40 + 2 * 40 + 2 * 36 + 40)
+
+
+def test_channels_leave_no_masks_to_take_over() -> None:
+    overrides = ["task.steps=40", "prune={name: structured, scorer: magnitude}"]
+    job = bind_job(read_recipe(TOY, overrides, REGISTRY), REGISTRY)
+    refuse_shapes(job, choose(["imp", "random", "lr-rewind"]))
+    with pytest.raises(RecipeError, match="removes whole channels, .* that shuffled, reinit could take over"):
+        refuse_shapes(job, choose(["shuffled", "reinit"]))
+
+
 @pytest.mark.parametrize(
     ("overrides", "k", "message"),
     [
         (["strategy={name: one_shot, density: 0.5, finetune: 3}"], None, "strategy is one_shot"),
         (["prune.scorer=movement"], None, "does not watch that training"),
-        ([], 40, "--k 40: must lie within the training, above 0 and below 40"),
+        ([], 40, "k is 40: it must lie within the training, above 0 and below 40"),
     ],
 )
 def test_recipes_that_cannot_be_studied(overrides: list[str], k: int | None, message: str) -> None:
@@ -101,10 +114,29 @@ def test_a_directory_of_another_study_is_refused(tmp_path: Path) -> None:
         open_study(tmp_path / "study", base("task.steps=50", k=2))
     with pytest.raises(RunError, match="a study with k = 2, not 3"):
         open_study(tmp_path / "study", base(k=3))
+    (tmp_path / "study" / "study.yaml").write_text("k: 2")
+    with pytest.raises(RunError, match=r"study.yaml is damaged: is .* a study directory"):
+        open_study(tmp_path / "study", base())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(RunError, match=r"holds 'letter.txt' and no study.yaml"):
         open_study(tmp_path / "mine", base())
+
+
+def test_runs_of_a_moved_study_name_the_ticket_where_it_is(tmp_path: Path) -> None:
+    open_study(tmp_path / "here", base())
+    (shuffled,) = (
+        work for work in plan_works(tmp_path / "here", base(), choose(["shuffled"]), 1) if work.after == "imp"
+    )
+    shuffled.run.mkdir()
+    text = shuffled.recipe.read_text()
+    (shuffled.run / "recipe.yaml").write_text(text)
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    open_study(there, base())
+    plan_works(there, base(), choose(["shuffled"]), 1)
+    moved = text.replace(str(tmp_path / "here" / "seed-0"), str(there / "seed-0"))
+    assert (there / "seed-0/shuffled/recipe.yaml").read_text() == moved != text
+    assert (there / "seed-0/shuffled.yaml").read_text() == moved
 
 
 def test_an_interval_of_seeds_and_items() -> None:
@@ -173,71 +205,32 @@ def test_one_seed_decides_nothing() -> None:
     assert decision.winning == "undecided"
 
 
-def study(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "prunekit",
-        "study",
-        "toy.yaml",
-        "task.steps=6",
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-    ]
-    return subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=TESTS)
-
-
 @pytest.mark.parametrize(
-    ("arms", "seeds", "margin", "message"),
+    ("given", "message"),
     [
-        ("imp,winner", 3, 0.1, "no arm 'winner'"),
-        ("imp", 0, 0.1, "--seeds must be at least 1, not 0"),
-        ("imp", 3, 0.0, "--margin must be above 0, not 0"),
-        ("imp", 3, math.nan, "--margin must be above 0, not nan"),
+        ({"arms": ["imp", "winner"]}, "--arms: there is no arm 'winner'"),
+        ({"arms": []}, "--arms: name at least one of dense"),
+        ({"seeds": 0}, r"--seeds: Input should be greater than or equal to 1 \(got 0\)"),
+        ({"margin": 0.0}, r"--margin: Input should be greater than 0 \(got 0.0\)"),
+        ({"margin": math.nan}, "--margin: Input should be "),
+        ({"each": "task.steps=1"}, "each: task.steps=1: write task.OPTION=NAME,NAME,... with two or more"),
+        ({"each": "task.step=1,2"}, "has no option 'step': did you mean 'steps'"),
+        ({"each": "task.steps=1,random"}, "neither 'all' nor 'random'"),
+        ({"each": "task.steps=some,more"}, "task.steps: Input should be a valid integer"),
     ],
 )
-def test_mistakes_write_nothing(tmp_path: Path, arms: str, seeds: int, margin: float, message: str) -> None:
+def test_mistakes_write_nothing(tmp_path: Path, given: dict[str, object], message: str) -> None:
     out = tmp_path / "study"
     with pytest.raises(RecipeError, match=message):
-        run_study(TOY, [], StudyAsked(arms, seeds, None, margin, None, out, "cpu"))
+        run_study(TOY, [], StudyAsked(given, None, out, "cpu", None))
     assert not out.exists()
 
 
-def test_a_mistake_costs_two_and_no_traceback(tmp_path: Path) -> None:
-    done = study(tmp_path / "study", "--arms", "imp,winner")
-    assert done.returncode == 2 and "no arm 'winner'" in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_a_study_killed_anywhere_goes_on_to_the_same_report(tmp_path: Path) -> None:
-    options = ("--arms", "imp,shuffled", "--seeds", "2")
-    assert study(tmp_path / "whole" / "study", *options).returncode == 0
-    out = tmp_path / "killed" / "study"
-    for done in ("seed-0/dense/00-1.0000/done", "seed-0/imp/01-0.5000/done"):
-        process = subprocess.Popen([*COMMAND, str(out), *options], cwd=TESTS, stdout=subprocess.DEVNULL)
-        while not (out / done).exists() and process.poll() is None:
-            pass
-        process.kill()
-        process.wait()
-    assert study(out, *options).returncode == 0
-    assert (out / "study.csv").read_bytes() == (tmp_path / "whole" / "study" / "study.csv").read_bytes()
-
-
-@pytest.mark.slow
-def test_an_arm_that_fails_stops_no_other_and_is_told(tmp_path: Path) -> None:
+def test_other_places_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "study"
-    (out / "seed-0" / "random").mkdir(parents=True)
-    first = study(out, "--arms", "imp", "--seeds", "1")
-    assert first.returncode == 2 and "not a study" in first.stderr
-    (out / "seed-0" / "random").rmdir()
-    (out / "seed-0").rmdir()
-    assert study(out, "--arms", "dense", "--seeds", "1").returncode == 0
-    (out / "seed-0" / "imp").write_text("in the way")
-    done = study(out, "--arms", "random,shuffled", "--seeds", "1")
-    assert done.returncode == 1 and "2 of 4 runs failed" in done.stderr
-    page = (out / "report.md").read_text()
-    assert "* shuffled of seed 0: it needs imp, which failed." in page
-    assert "imp is a file, not a run directory" in page
-    assert "| random |" in page
+    with pytest.raises(RecipeError, match="--device must be auto or cpu, not 'tpu'"):
+        run_study(TOY, [], StudyAsked({}, None, out, "tpu", None))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PruneKitError, match=r'--ray needs Ray: pip install "prunekit\[ray\]"'):
+        run_study(TOY, [], StudyAsked({}, None, out, "cpu", "auto"))
+    assert not out.exists()

@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from prunekit.cli.options import (
-    ALL_ARMS,
-    Arms,
     Asked,
     Backends,
     Calibrate,
@@ -20,10 +18,8 @@ from prunekit.cli.options import (
     Images,
     Include,
     InputShape,
-    Jobs,
     Least,
     Local,
-    Margin,
     Multiple,
     Network,
     Noise,
@@ -33,18 +29,16 @@ from prunekit.cli.options import (
     Recipe,
     RunDir,
     Scorer,
-    Seeds,
     Shapes,
     Source,
     Stage,
-    StepK,
     Structured,
-    StudyAsked,
     TaskOverrides,
     Threads,
     leave_out,
 )
 from prunekit.cli.runs import AsJson, Curves, doctor, report, runs
+from prunekit.cli.study_verb import study
 from prunekit.errors import PluginError
 from prunekit.registry import Entry, Registry
 
@@ -108,23 +102,6 @@ def run(
 
     wanted = Wanted(out, fresh, device, drift, dense, tensorboard)
     run_recipe(recipe, overrides or [], wanted, quiet=quiet, as_json=as_json)
-
-
-def study(
-    recipe: Recipe,
-    overrides: Overrides = None,
-    arms: Arms = ALL_ARMS,
-    seeds: Seeds = 3,
-    k: StepK = None,
-    margin: Margin = 0.1,
-    jobs: Jobs = None,
-    out: Annotated[Path | None, typer.Option(help="Study directory; default studies/RECIPE-HASH.")] = None,
-    device: Device = "auto",
-) -> None:
-    """Is it a winning ticket? Tickets, controls and dense training over seeds; the same command continues it."""
-    from prunekit.cli.study import run_study
-
-    run_study(recipe, overrides or [], StudyAsked(arms, seeds, k, margin, jobs, out, device))
 
 
 def plan(recipe: Recipe, overrides: Overrides = None) -> None:

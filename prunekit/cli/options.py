@@ -52,16 +52,6 @@ Structured = Annotated[bool, typer.Option("--structured", help="Cut whole channe
 Local = Annotated[bool, typer.Option("--local", help="Structured: every group of channels loses the same share.")]
 Multiple = Annotated[int | None, typer.Option(min=1, help="Structured: channels are kept in multiples of it.")]
 Least = Annotated[int | None, typer.Option(min=1, help="Structured: fewest channels that a group keeps.")]
-
-
-ALL_ARMS = "dense,imp,imp-k,lr-rewind,one-shot,random,shuffled,reinit"
-Arms = Annotated[str, typer.Option(help="With commas between; what an arm needs is added.")]
-Seeds = Annotated[int, typer.Option(help="How many, from the recipe's on.")]
-StepK = Annotated[int | None, typer.Option("--k", help="Step that imp-k rewinds to; default a twentieth.")]
-Margin = Annotated[float, typer.Option(help="How much worse than dense is as good, in the first metric.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time; default one a core.")]
-
-
 Device = Annotated[str, typer.Option(help="auto or cpu.")]
 Shapes = Annotated[list[str] | None, typer.Option("--shape", help="Of an input, e.g. 1x3x256x256; may be repeated.")]
 Backends = Annotated[
@@ -91,20 +81,6 @@ class Origin:
     stage: str | None
     network: str | None
     shape: str | None
-
-
-@final
-@dataclass(frozen=True)
-class StudyAsked:
-    """What ``prunekit study`` is asked for beside the recipe."""
-
-    arms: str
-    seeds: int
-    k: int | None
-    margin: float
-    jobs: int | None
-    out: Path | None
-    device: str
 
 
 @final

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from prunekit.cli.options import Margin
 from prunekit.errors import RunError
 
 Reported = Annotated[
     list[Path], typer.Argument(metavar="RUN|STUDY...", help="A run directory, several, or a study's directory.")
 ]
+Margin = Annotated[float, typer.Option(help="Of a study: how much worse than dense is as good, in the first metric.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs, on standard output.")]
 Curves = Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard into RUN/tensorboard.")]
 

@@ -2,56 +2,64 @@
 
 from __future__ import annotations
 
-import os
 import shlex
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from prunekit.cli.options import StudyAsked
-from prunekit.errors import Failed, RecipeError
+from prunekit.cli.study_verb import StudyAsked
+from prunekit.errors import Failed, Interrupted, RecipeError
 from prunekit.job import bind_job
-from prunekit.plan import Plan
-from prunekit.recipe import Recipe, read_recipe
+from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
 from prunekit.store import Run
-from prunekit.study.arms import ARMS, TICKET, Base, base_of, choose
+from prunekit.study.arms import Arm, Base, base_of, choose
+from prunekit.study.budget import plans_of, refuse_shapes, refuse_unequal, steps_of
+from prunekit.study.clock import Clock
 from prunekit.study.folder import open_study, plan_works
-from prunekit.study.page import write_study_report
+from prunekit.study.page import Results, write_study_report
+from prunekit.study.pools import Cluster, Here
 from prunekit.study.results import read_arms
-from prunekit.study.walk import walk
+from prunekit.study.single import Each, read_each, single_arms
+from prunekit.study.spec import Study, read_study
+from prunekit.study.walk import Work, walk
+
+
+@final
+@dataclass(frozen=True)
+class _Bound:
+    """A study, its arms in an order in which they can be done, and the optimiser steps of all."""
+
+    study: Study
+    base: Base
+    each: Each | None
+    arms: dict[str, Arm]
+    steps: int
 
 
 def run_study(name: str, overrides: Sequence[str], asked: StudyAsked) -> None:
     """Run every arm for every seed, or on from where it stopped; write and print the report."""
-    arms = choose([each.strip() for each in asked.arms.split(",") if each.strip()])
-    if asked.seeds < 1:
-        raise RecipeError(f"--seeds must be at least 1, not {asked.seeds}: how many seeds each arm is run with.")
-    if not asked.margin > 0:
-        raise RecipeError(
-            f"--margin must be above 0, not {asked.margin:g}: how much worse than dense is still as good."
-        )
-    registry = Registry.discover()
-    job = bind_job(read_recipe(name, overrides, registry), registry)
-    base = base_of(job, asked.k)
-    folder = asked.out or Path("studies") / f"{Path(name).stem}-{job.recipe.digest()}"
-    refuse_unequal({arm: _plan(base, arm, folder, registry) for arm in arms}, base)
-    jobs = asked.jobs or min(os.cpu_count() or 1, len(arms) * asked.seeds)
+    bound = _bind(read_study(name, overrides, asked.given))
+    folder = asked.out or Path("studies") / f"{Path(name).stem}-{bound.base.recipe.digest()}"
     command = shlex.join(["prunekit", *sys.argv[1:]])
-    with closing(Run(folder)) as held:
+    pool = _pool(asked, len(bound.arms) * bound.study.seeds)
+    with closing(Run(folder)) as held, _stopping(command):
         held.acquire()
-        open_study(folder, base)
-        works = plan_works(folder, base, arms, asked.seeds)
-        typer.echo(f"{folder}: {len(works)} runs, {jobs} at a time; the same command continues a study that stopped.")
-        failed = walk(works, jobs=jobs, device=asked.device, tell=typer.echo)
-        results = read_arms(folder, arms, range(base.recipe.seed, base.recipe.seed + asked.seeds))
+        open_study(folder, bound.base)
+        works = plan_works(folder, bound.base, bound.arms, bound.study.seeds)
+        failed = _walk(folder, works, bound, pool)
+        first = bound.base.recipe.seed
+        results = read_arms(folder, list(bound.arms), range(first, first + bound.study.seeds))
         if results:
-            files = write_study_report(folder, results, failed, margin=asked.margin, command=command)
+            files = write_study_report(Results(folder, results, failed, bound.study.margin, command, bound.each))
             Console().print(Markdown(files[0].read_text(encoding="utf-8").partition("## Against")[0]))
             typer.echo("\n".join(map(str, files)))
     if failed:
@@ -60,24 +68,44 @@ def run_study(name: str, overrides: Sequence[str], asked: StudyAsked) -> None:
         )
 
 
-def _plan(base: Base, arm: str, folder: Path, registry: Registry) -> Plan:
-    """Return an arm's plan; where it is made of a ticket that is not there yet, random places have the same."""
-    recipe: Recipe = ARMS["random" if ARMS[arm].after == TICKET else arm].recipe(base, folder)
-    return bind_job(recipe, registry).plan
+def _bind(study: Study) -> _Bound:
+    """Find all that is wrong with a study before anything is written."""
+    registry = Registry.discover()
+    job = bind_job(read_recipe(study.recipe, study.overrides, registry), registry)
+    base = base_of(job, study.k)
+    each = None if study.each is None else read_each(study.each, base.recipe)
+    arms = choose([*study.arms, *(["imp"] if each else [])]) | (single_arms(each) if each else {})
+    refuse_shapes(job, arms)
+    plans = plans_of(arms, base, registry)
+    refuse_unequal(plans, base)
+    return _Bound(study, base, each, arms, steps_of(plans, arms, study.seeds))
 
 
-def refuse_unequal(plans: Mapping[str, Plan], base: Base) -> None:
-    """Refuse arms that train for different numbers of steps after their last cut.
+def _pool(asked: StudyAsked, most: int) -> Here | Cluster:
+    if asked.device not in ("auto", "cpu"):
+        raise RecipeError(f"--device must be auto or cpu, not {asked.device!r}.")
+    if asked.ray is not None:
+        return Cluster(asked.ray, asked.device, asked.jobs, most)
+    return Here(asked.device, asked.jobs, most)
 
-    ``imp-k`` starts from weights that have k steps behind them and trains k fewer: as its definition has it.
 
-    Raises:
-        RecipeError: they share no budget.
-    """
-    after = {arm: plan[-1].end - plan[-1].start.clock for arm, plan in plans.items()}
-    other = {arm: steps for arm, steps in after.items() if steps + (base.k if arm == "imp-k" else 0) != base.steps}
-    if other:
-        listed = ", ".join(f"{arm} {steps:,}" for arm, steps in other.items())
-        raise RecipeError(
-            f"the arms share no budget: after the last cut {base.steps:,} steps are due, and there are: {listed}."
-        )
+def _walk(folder: Path, works: Sequence[Work], bound: _Bound, pool: Here | Cluster) -> dict[tuple[str, int], str]:
+    typer.echo(
+        f"{folder}: {len(works)} runs of {bound.steps:,} steps in all, {pool.jobs} at a time; the same command "
+        "continues a study that stopped."
+    )
+    clock = Clock(folder)
+    with pool:
+        return walk(works, pool, tell=typer.echo, beat=clock.beat)
+
+
+@contextmanager
+def _stopping(command: str) -> Iterator[None]:
+    """Let SIGTERM stop as Ctrl-C does, and say how to go on."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"the study stopped; what is done stays done. Go on with: {command}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -50,8 +50,8 @@ class Structured:
         declared: what classes of modules say of their channels, beside those that say it themselves.
         finder: ``"graph"``: reads what goes together from the graph that ``torch.export`` traces; ``"torch_pruning"``:
             from torch-pruning's, for networks that cannot be traced so.
-        seconds, mib: most time, and most memory beside the network's own, for finding what goes together, and again for
-            choosing among it.
+        seconds: most time for finding what goes together, and again for choosing among it.
+        mib: most memory beside the network's own, for the same.
 
     Reference:
         Li et al. 2017, arXiv 1608.08710 (filters by their norm); Fang et al. 2023 (DepGraph), arXiv 2301.12900 (layers

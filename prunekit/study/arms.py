@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -44,6 +45,10 @@ class Base:
         prune = Named.model_validate({**self.recipe.prune.model_dump(), "scorer": scorer})
         return self._with(strategy).model_copy(update={"prune": prune})
 
+    def random(self) -> Recipe:
+        """Return the recipe cut at random places before training."""
+        return self.at_init({"name": "random", "seed": self.recipe.seed})
+
     def dense(self) -> Recipe:
         """Return the recipe that cuts nothing and keeps what the others rewind to."""
         return self._with(Named.model_validate({"name": "dense", "keep_steps": [self.k]}))
@@ -57,6 +62,11 @@ class Base:
         """Return the same with another seed."""
         return replace(self, recipe=self.recipe.model_copy(update={"seed": seed}))
 
+    def on(self, options: Mapping[str, Any]) -> Base:
+        """Return the same with other options of the task."""
+        task = Named.model_validate({**self.recipe.task.model_dump(), **options})
+        return replace(self, recipe=self.recipe.model_copy(update={"task": task}))
+
     def _keep(self) -> list[str]:
         return list(self.recipe.strategy.options.get("keep", ()))
 
@@ -67,10 +77,30 @@ class Base:
 @final
 @dataclass(frozen=True)
 class Arm:
-    """How an arm's recipe is made, from what all share and the folder of the seed's runs; what must be done before."""
+    """How an arm's recipe is made, and what it needs.
+
+    Args:
+        recipe: makes it, from what all share and the folder of the seed's runs.
+        after: the arm that must be done before: a dense one is taken over, of another one the ticket.
+    """
 
     recipe: Callable[[Base, Path], Recipe]
     after: str | None
+
+    @property
+    def of_ticket(self) -> bool:
+        """Whether its recipe names the ticket of another arm."""
+        return self.after is not None and not is_dense(self.after)
+
+
+def place(runs: Path, arm: str) -> str:
+    """Return where an arm's run is, for another one's recipe: the same wherever the command is given."""
+    return os.path.abspath(runs / arm)  # noqa: PTH100  (links stay as they are)
+
+
+def is_dense(arm: str) -> bool:
+    """Tell whether that is the arm of a dense network."""
+    return arm == DENSE or arm.startswith(f"{DENSE}-on-")
 
 
 def _one_shot(base: Base, _: Path) -> Recipe:
@@ -84,14 +114,14 @@ ARMS = {
     "imp-k": Arm(lambda base, _: base.iterative(f"step:{base.k}"), DENSE),
     "lr-rewind": Arm(lambda base, _: base.iterative(f"lr:{base.steps}", keep=[]), DENSE),
     "one-shot": Arm(_one_shot, DENSE),
-    "random": Arm(lambda base, _: base.at_init({"name": "random", "seed": base.recipe.seed}), None),
+    "random": Arm(lambda base, _: base.random(), None),
     "shuffled": Arm(
-        lambda base, runs: base.at_init({"name": "ticket", "masks": str(runs / TICKET), "shuffle": base.recipe.seed}),
+        lambda base, runs: base.at_init({"name": "ticket", "masks": place(runs, TICKET), "shuffle": base.recipe.seed}),
         TICKET,
     ),
     "reinit": Arm(
         lambda base, runs: base.at_init(
-            {"name": "ticket", "masks": str(runs / TICKET)}, rewind=f"reinit:{base.recipe.seed + 1_000_003}"
+            {"name": "ticket", "masks": place(runs, TICKET)}, rewind=f"reinit:{base.recipe.seed + 1_000_003}"
         ),
         TICKET,
     ),
@@ -99,27 +129,27 @@ ARMS = {
 """Name -> arm. Every arm ends with one whole training after its last cut; ``imp-k`` with all of it but k steps."""
 
 
-def choose(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the arms to run, in the order in which they can: those that others need are added.
+def choose(names: Sequence[str]) -> dict[str, Arm]:
+    """Return the arms to run by name, in the order in which they can: those that others need are added.
 
     Raises:
         RecipeError: an unknown arm, or none.
 
     Example:
-        >>> choose(["shuffled"])
+        >>> tuple(choose(["shuffled"]))
         ('dense', 'imp', 'shuffled')
     """
     wanted = set()
     for name in names:
         if name not in ARMS:
-            raise RecipeError(f"--arms: there is no arm {name!r}: {nearest(name, ARMS)}")
+            raise RecipeError(f"arms: there is no arm {name!r}: {nearest(name, ARMS)}")
         needed: str | None = name
         while needed is not None:
             wanted.add(needed)
             needed = ARMS[needed].after
     if not wanted:
-        raise RecipeError(f"--arms: name at least one of {', '.join(ARMS)}.")
-    return tuple(name for name in ARMS if name in wanted | {DENSE})
+        raise RecipeError(f"arms: name at least one of {', '.join(ARMS)}.")
+    return {name: arm for name, arm in ARMS.items() if name in wanted | {DENSE}}
 
 
 def base_of(job: Job, k: int | None) -> Base:
@@ -140,7 +170,7 @@ def base_of(job: Job, k: int | None) -> Base:
         )
     k = max(1, steps // 20) if k is None else k
     if not 0 < k < steps:
-        raise RecipeError(f"--k {k}: must lie within the training, above 0 and below {steps}.")
+        raise RecipeError(f"k is {k}: it must lie within the training, above 0 and below {steps}.")
     schedule, rounds = recipe.strategy.options["schedule"], recipe.strategy.options["rounds"]
     return Base(recipe, steps, k, _last(schedule, rounds))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+
+import yaml
 
 from prunekit.errors import RunError
 from prunekit.files import write_text
@@ -14,11 +16,12 @@ from prunekit.report.document import Section, document, drawn, table
 from prunekit.report.html import pictures
 from prunekit.report.results import unfinished
 from prunekit.report.summary import unit
-from prunekit.report.table import Group, Table, digits, labels, metrics
+from prunekit.report.table import Table
+from prunekit.study import tables
 from prunekit.study.arms import ARMS, DENSE
 from prunekit.study.folder import HELD
-from prunekit.study.page import HOW, costs, gaps, verdicts
-from prunekit.study.results import ArmResult, compare, decide, read_arms
+from prunekit.study.page import HOW, Metric, Results, against_dense, measured
+from prunekit.study.results import Gap, decide, read_arms
 
 
 def write_study_html(folder: Path, *, margin: float, out: Path | None = None) -> Path:
@@ -38,53 +41,49 @@ def write_study_html(folder: Path, *, margin: float, out: Path | None = None) ->
     if not arms:
         raise RunError(f"{folder} has no finished arm to report: give the study's command again.")
     file = (out or folder) / "report.html"
-    write_text(file, _page(folder, arms, margin))
+    write_text(file, _page(Results(folder, arms, {}, margin, "", None)))
     return file
 
 
-def _page(folder: Path, arms: Mapping[str, ArmResult], margin: float) -> str:
-    found = [stage for arm in arms.values() for stages in arm.stages.values() for stage in stages]
-    metric = next(iter(metrics(found)), None)
-    lasts = {arm.name: next(iter(arm.stages.values()))[-1] for arm in arms.values()}
-    sections = [Section("What each arm costs", table(costs(arms))), pictures(lasts)]
-    if metric is not None and DENSE in arms:
-        named = labels(found, metric)
-        plots = _plots(arms, named, metric)
-        note = "Differences to the dense network of the same seed, with 95 % intervals over seeds and items."
-        sections[:0] = [
-            Section(f"Is it a winning ticket? {metric}, margin {margin:g}", _verdicts(arms, named, metric, margin)),
-            Section("Against the dense network", f'{drawn(plots)}<p class="soft">{note}</p>', plots),
-        ]
-        tables = {each: gaps(arms, labels(found, each), each, []) for each in metrics(found)}
-        html = "".join(f"<h3>{escape(unit(each))}</h3>{table(plain)}" for each, plain in tables.items())
-        sections.append(Section("Every number", html))
-    sections.append(Section("How it was made", _origin(folder)))
-    return document(f"Study {folder.resolve().name}", "<p>Tickets and controls at one budget.</p>", sections)
+def _page(results: Results) -> str:
+    lasts = {arm.name: next(iter(arm.stages.values()))[-1] for arm in results.arms.values()}
+    sections = [Section("What each arm costs", table(tables.costs(results.arms))), pictures(lasts)]
+    numbers = []
+    for place, metric in enumerate(measured(results)):
+        compared = against_dense(results, metric)
+        if not place:
+            sections[:0] = [_verdicts(results, metric), _plots(compared, metric)]
+        plain = tables.against_dense(metric.dense, compared, metric.named, metric.places)
+        numbers.append(f"<h3>{escape(unit(metric.name))}</h3>{table(plain)}")
+    sections += [Section("Every number", "".join(numbers)), Section("How it was made", _origin(results.folder))]
+    name = results.folder.resolve().name
+    return document(f"Study {name}", "<p>Tickets and controls at one budget.</p>", sections)
 
 
-def _verdicts(arms: Mapping[str, ArmResult], named: Mapping[Group, str], metric: str, margin: float) -> str:
-    measures = (m for arm in arms.values() for stages in arm.stages.values() for m in stages[-1].measures)
-    higher = next(m.higher_is_better for m in measures if m.metric == metric)
-    decisions = decide(arms, list(named), metric, higher=higher, margin=margin)
-    places = digits(value for group in named for value in arms[DENSE].values(-1, group, metric).values())
-    plain = verdicts(decisions, named, places)
+def _verdicts(results: Results, metric: Metric) -> Section:
+    decisions = decide(results.main, list(metric.named), metric.name, higher=metric.higher, margin=results.margin)
+    plain = tables.verdicts(decisions, metric.named, metric.places)
     rows = tuple(tuple(cell.replace("**", "") for cell in row) for row in plain.rows)
-    return table(Table(plain.header, rows, (HOW,))) if rows else "<p>No arm beside the dense one is finished.</p>"
+    html = table(Table(plain.header, rows, (HOW,))) if rows else "<p>No arm beside the dense one is finished.</p>"
+    return Section(f"Is it a winning ticket? {metric.name}, margin {results.margin:g}", html)
 
 
-def _plots(arms: Mapping[str, ArmResult], named: Mapping[Group, str], metric: str) -> dict[str, Plot]:
-    others = [arm for arm in arms.values() if arm.name != DENSE and set(arm.stages) & set(arms[DENSE].stages)]
-    plots = {}
-    for number, (group, label) in enumerate(named.items() if others else ()):
+def _plots(compared: Sequence[Gap], metric: Metric) -> Section:
+    """Return a plot for each task, with a curve for each arm."""
+    plots: dict[str, Plot] = {}
+    for number, (group, label) in enumerate(metric.named.items()):
+        mine = [gap for gap in compared if gap.group == group]
         curves = []
-        for arm in others:
-            points = range(arm.points)
-            found = [compare(arm, point, arms[DENSE], group, metric) for point in points]
-            half = [each.half if math.isfinite(each.half) else math.nan for each in found]
-            densities = [arm.density_of_all(point) for point in points]
-            curves.append(Curve(arm.name, densities, [each.mean for each in found], half, [arm.name] * len(found)))
-        plots[f"arms-{number}"] = against_density(label, curves, {DENSE: 0.0}, f"{unit(metric)}, less dense")
-    return plots
+        for arm in dict.fromkeys(gap.arm for gap in mine):
+            found = [gap for gap in mine if gap.arm == arm]
+            half = [each.difference.half if math.isfinite(each.difference.half) else math.nan for each in found]
+            x, y = [each.density for each in found], [each.difference.mean for each in found]
+            curves.append(Curve(arm, x, y, half, [arm] * len(found)))
+        if curves:
+            plots[f"arms-{number}"] = against_density(label, curves, {DENSE: 0.0}, f"{unit(metric.name)}, less dense")
+    note = "Differences to the dense network of the same seed, with 95 % intervals over seeds and items."
+    html = f'{drawn(plots)}<p class="soft">{note}</p>' if plots else ""
+    return Section("Against the dense network", html, plots)
 
 
 def _origin(folder: Path) -> str:
@@ -94,4 +93,9 @@ def _origin(folder: Path) -> str:
         if unfinished(run.parent)
     ]
     stopped = f"<p><strong>Unfinished:</strong> {escape('; '.join(left))}.</p>" if left else ""
-    return f"{stopped}<h3>Recipe and k</h3><pre>{escape((folder / HELD).read_text(encoding='utf-8').strip())}</pre>"
+    try:
+        held = yaml.safe_load((folder / HELD).read_text(encoding="utf-8"))
+        text = yaml.safe_dump({key: held[key] for key in ("k", "recipe")}, sort_keys=False)
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as cause:
+        raise RunError(f"{folder / HELD} is damaged: is {folder} a study directory?") from cause
+    return f"{stopped}<h3>Recipe and k</h3><pre>{escape(text.strip())}</pre>"

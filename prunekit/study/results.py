@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from prunekit.report.results import StageResult, read_plan, read_results, unfinished
 from prunekit.report.table import Group
-from prunekit.study.arms import CONTROLS, DENSE
+from prunekit.study.arms import ARMS, CONTROLS, DENSE, is_dense
 from prunekit.study.stats import Difference, Verdict, better, not_worse, paired, together
 
 Values = dict[tuple[int, str], float]
@@ -43,6 +43,11 @@ class ArmResult:
         found = [stages[point].density_of_all for stages in self.stages.values()]
         return sum(found) / len(found)
 
+    def groups(self, metric: str) -> list[Group]:
+        """Return the (task, data set) pairs that it is measured on."""
+        stages = next(iter(self.stages.values()))
+        return list(dict.fromkeys((m.task, m.dataset) for m in stages[-1].measures if m.metric == metric))
+
     def values(self, point: int, group: Group, metric: str) -> Values:
         """Return (seed, item) -> value."""
         return {
@@ -66,15 +71,43 @@ def read_arms(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
 
 def _read_arm(arm: str, runs: Mapping[int, Path]) -> ArmResult:
     whole = {seed: read_results(run) for seed, run in runs.items()}
-    own = {seed: stages if arm == DENSE else stages[1:] for seed, stages in whole.items()}
+    own = {seed: stages if is_dense(arm) else stages[1:] for seed, stages in whole.items()}
     steps = list(read_plan(next(iter(runs.values()))).values())
     seconds = sum(stage.seconds for stages in own.values() for stage in stages)
     return ArmResult(arm, own, steps[-1], sum(steps), seconds)
 
 
-def compare(arm: ArmResult, point: int, other: ArmResult, group: Group, metric: str) -> Difference:
-    """Return the arm at one of its densities less the other at its last, on the seeds and items that both have."""
-    return paired(arm.values(point, group, metric), other.values(-1, group, metric))
+@final
+@dataclass(frozen=True)
+class Gap:
+    """How an arm at one of its densities (share of all parameters) differs from another arm on one task."""
+
+    arm: str
+    density: float
+    against: str
+    group: Group
+    metric: str
+    difference: Difference
+
+
+def gaps(arm: ArmResult, point: int, other: ArmResult, at: int, groups: Iterable[Group], metric: str) -> list[Gap]:
+    """Return how an arm at one of its densities differs from another at one of its, task by task.
+
+    Args:
+        arm, other: their seeds and items are paired; nothing is returned where they share no seed.
+        point, at: which of their densities.
+        groups: (task, data set) pairs; those that not both measure are left out.
+        metric: its name.
+    """
+    if not set(arm.stages) & set(other.stages):
+        return []
+    pairs = [(group, arm.values(point, group, metric), other.values(at, group, metric)) for group in groups]
+    density = arm.density_of_all(point)
+    return [
+        Gap(arm.name, density, other.name, group, metric, paired(mine, others))
+        for group, mine, others in pairs
+        if mine and others
+    ]
 
 
 @final
@@ -113,18 +146,16 @@ def decide(
         higher: whether higher is better.
         margin: by how much, in the metric's unit, a ticket may be worse than the dense network.
     """
-    sign = 1 if higher else -1
     decisions = []
     for arm in arms.values():
-        if arm.name in (DENSE, *CONTROLS) or DENSE not in arms:
+        if arm.name not in ARMS or arm.name in (DENSE, *CONTROLS) or DENSE not in arms:
             continue
         for group in groups:
-            against, verdicts = {}, {}
-            for name in (DENSE, *CONTROLS):
-                if name not in arms or not set(arms[name].stages) & set(arm.stages):
-                    continue
-                found = compare(arm, -1, arms[name], group, metric)
-                against[name] = Difference(sign * found.mean, found.half, found.seeds, found.items)
-                verdicts[name] = not_worse(against[name], margin) if name == DENSE else better(against[name])
+            others = [arms[name] for name in (DENSE, *CONTROLS) if name in arms]
+            found = [gap for other in others for gap in gaps(arm, -1, other, -1, [group], metric)]
+            against = {gap.against: gap.difference.oriented(higher) for gap in found}
+            verdicts = {
+                name: not_worse(each, margin) if name == DENSE else better(each) for name, each in against.items()
+            }
             decisions.append(Decision(arm.name, group, against, verdicts))
     return decisions

@@ -35,6 +35,10 @@ class Difference:
         """Upper end of the interval."""
         return self.mean + self.half
 
+    def oriented(self, higher: bool) -> Difference:
+        """Return it positive where it is better, in a metric whose higher or lower values are."""
+        return self if higher else Difference(-self.mean, self.half, self.seeds, self.items)
+
 
 def paired(mine: Mapping[tuple[int, str], float], other: Mapping[tuple[int, str], float]) -> Difference:
     """Compare two arms on the items and the seeds that both have.

@@ -1,34 +1,26 @@
-"""Run the arms of a study in processes of their own: each is a run, so it resumes as runs do."""
+"""Run the arms of a study, each after what it needs; one that fails stops only those that need it."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
-from prunekit.errors import RunError
-from prunekit.store import Run
-from prunekit.study.arms import ARMS, DENSE
-
-LOCKED_S = 0.5
+BEAT_S = 5.0
 
 
 @final
 @dataclass(frozen=True)
 class Work:
-    """One arm of one seed: its recipe file, its run directory, and the works it waits for."""
+    """One arm of one seed: its recipe file, its run directory, and the arm of this seed that must be done before."""
 
     arm: str
     seed: int
     recipe: Path
     run: Path
+    after: str | None
 
     @property
     def name(self) -> str:
@@ -36,8 +28,25 @@ class Work:
         return f"{self.arm} of seed {self.seed}"
 
 
-def walk(works: Sequence[Work], *, jobs: int, device: str, tell: Callable[[str], None]) -> dict[tuple[str, int], str]:
-    """Do all works, ``jobs`` at a time, each after what it needs; one that fails stops only those that need it.
+class Pool(Protocol):
+    """Where works are done: on this machine, or on a cluster."""
+
+    jobs: int
+
+    def submit(self, work: Work) -> Future[str]:
+        """Do the work some time; the result is what went wrong, or nothing."""
+
+
+def walk(
+    works: Sequence[Work], pool: Pool, *, tell: Callable[[str], None], beat: Callable[[], None]
+) -> dict[tuple[str, int], str]:
+    """Do all works, ``pool.jobs`` at a time.
+
+    Args:
+        works: in an order in which they can be done.
+        pool: does them.
+        tell: is told of each that ends.
+        beat: called every few seconds, and whenever one ends.
 
     Returns:
         (arm, seed) -> why it failed, for those that did.
@@ -46,52 +55,28 @@ def walk(works: Sequence[Work], *, jobs: int, device: str, tell: Callable[[str],
     done: set[tuple[str, int]] = set()
     waiting = list(works)
     busy: dict[Future[str], Work] = {}
-    with ThreadPoolExecutor(jobs) as pool:
-        while waiting or busy:
-            for work in list(waiting):
-                needed = ARMS[work.arm].after
-                if needed is not None and (needed, work.seed) in failed:
-                    failed[work.arm, work.seed] = f"it needs {needed}, which failed."
-                    waiting.remove(work)
-                elif (needed is None or (needed, work.seed) in done) and len(busy) < jobs:
-                    waiting.remove(work)
-                    busy[pool.submit(_run, work, jobs, device)] = work
-            for future in wait(busy, return_when=FIRST_COMPLETED).done if busy else ():
-                work = busy.pop(future)
-                if problem := future.result():
-                    failed[work.arm, work.seed] = problem
-                    tell(f"{work.name} failed: {problem}")
-                else:
-                    done.add((work.arm, work.seed))
-                    tell(f"{work.name} is done, {len(done)} of {len(works)}.")
+    while waiting or busy:
+        for work in list(waiting):
+            if work.after is not None and (work.after, work.seed) in failed:
+                failed[work.arm, work.seed] = f"it needs {work.after}, which failed."
+                waiting.remove(work)
+            elif (work.after is None or (work.after, work.seed) in done) and len(busy) < pool.jobs:
+                waiting.remove(work)
+                busy[pool.submit(work)] = work
+        for future in wait(busy, timeout=BEAT_S, return_when=FIRST_COMPLETED).done if busy else ():
+            work = busy.pop(future)
+            if problem := _outcome(future):
+                failed[work.arm, work.seed] = problem
+                tell(f"{work.name} failed: {problem}")
+            else:
+                done.add((work.arm, work.seed))
+                tell(f"{work.name} is done, {len(done)} of {len(works)}.")
+        beat()
     return failed
 
 
-def _run(work: Work, jobs: int, device: str) -> str:
-    """Run one arm to its end, or on from where it stopped; return what went wrong, or nothing."""
-    _wait_for_another(work.run)
-    command = [sys.executable, "-m", "prunekit", "run", str(work.recipe), "--out", str(work.run), "--quiet"]
-    command += ["--device", device]
-    if ARMS[work.arm].after == DENSE:
-        command += ["--dense", str(work.run.parent / DENSE)]
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    log = work.run.with_suffix(".log")
-    with log.open("a", encoding="utf-8") as out:
-        environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    if code == 0:
-        return ""
-    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"{said[-1] if said else 'it said nothing'} (exit code {code}; see {log})"
-
-
-def _wait_for_another(path: Path) -> None:
-    """Wait for the process of a study that was killed: its run goes on to the end."""
-    while path.is_dir():
-        with closing(Run(path)) as run:
-            try:
-                run.acquire()
-            except RunError:
-                time.sleep(LOCKED_S)
-                continue
-            return
+def _outcome(future: Future[str]) -> str:
+    try:
+        return future.result()
+    except Exception as lost:  # whatever a cluster says of workers that it cannot bring back
+        return (str(lost).strip() or type(lost).__name__).splitlines()[0]

@@ -1,6 +1,6 @@
 """How near PromptIR's tiles come to the image restored at once: by themselves, and with the whole image's sums.
 
-    python tests/benchmarks/tile_seams.py RUN PHOTO [--tile 256] [--overlap 32]
+    python tests/benchmarks/tile_seams.py RUN PHOTO [--tile 256] [--overlap 32] [--looked-at 16]
 
 RUN is a run or a ticket of a trained network; the photograph is damaged by noise, rain and haze, each in turn.
 """
@@ -21,7 +21,7 @@ from prunekit_mir_l.images import read_rgb
 from prunekit_mir_l.metrics import floats, psnr
 from prunekit_mir_l.restorer import load
 from prunekit_mir_l.tiles import in_tiles, restored_floats, windows
-from prunekit_mir_l.whole_image import of_whole_image
+from prunekit_mir_l.whole_image import SURVEYED, of_whole_image
 
 
 def step(tiled: npt.NDArray[np.float32], whole: npt.NDArray[np.float32]) -> float:
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("photo", type=Path)
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--overlap", type=int, default=32)
+    parser.add_argument("--looked-at", type=int, default=SURVEYED)
     options = parser.parse_args()
     network, clean = load(options.run), read_rgb(options.photo)
     model, call = network.model, network.call
@@ -46,7 +47,7 @@ def main() -> None:
     ):
         seen = damage(np.random.default_rng(0))
         whole, target = restored_floats(model, call, seen), floats(clean)
-        fixed = of_whole_image(model, call, windows(seen, **size))
+        fixed = of_whole_image(model, call, windows(seen, **size), looked_at=options.looked_at)
         print(f"{name}: at once {psnr(whole, target):.2f} dB to the target")
         for what, used in (("tiles alone", model), ("with the sums", fixed)):
             tiled = floats(in_tiles(used, call, seen, **size))

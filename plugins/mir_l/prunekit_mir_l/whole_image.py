@@ -23,11 +23,13 @@ from prunekit_mir_l.blocks import Attention, Prompt
 from prunekit_mir_l.images import Pixels
 from prunekit_mir_l.tiles import restored_floats
 
-SURVEYED = 64
-"""Tiles that are looked at, at most: spread over the image where it has more."""
+SURVEYED = 16
+"""Tiles that are looked at, at most."""
 
 
-def of_whole_image(model: nn.Module, call: ImageCall, tiles: Sequence[Pixels]) -> nn.Module:
+def of_whole_image(
+    model: nn.Module, call: ImageCall, tiles: Sequence[Pixels], *, looked_at: int = SURVEYED
+) -> nn.Module:
     """Return a copy of PromptIR for the tiles of one image; any other network itself.
 
     While the sums are taken each tile still has its own in the layers before: an approximation, but for haze the
@@ -37,14 +39,15 @@ def of_whole_image(model: nn.Module, call: ImageCall, tiles: Sequence[Pixels]) -
         model: the network, in eval mode.
         call: how it wants to be called.
         tiles: parts of the image, in the network's channels, of one size.
+        looked_at: how many of them the sums are taken over, at most, spread over the image; more cost as much time
+            again as restoring them, and bring the result no nearer.
     """
     if len(tiles) < 2 or not any(isinstance(module, Attention | Prompt) for module in model.modules()):
         return model
-    step = max(1, len(tiles) / SURVEYED)
-    looked_at = [tiles[int(i * step)] for i in range(min(len(tiles), SURVEYED))]
+    count = min(len(tiles), looked_at)
     with _watched(model) as sums:
-        for tile in looked_at:
-            restored_floats(model, call, tile)
+        for i in range(count):
+            restored_floats(model, call, tiles[i * len(tiles) // count])
     return _fixed(model, sums)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
+from prunekit.environment import Holes
 from prunekit.sparse.engine.found import Found, aten, operands
 from prunekit.sparse.engine.join import join
 from prunekit.sparse.engine.maps import SPARSE_ENOUGH, Kind, Map, density
@@ -67,6 +68,7 @@ class _Stopwatch(Interpreter):
         super().__init__(nn.Module(), graph=traced.graph)
         self._constants = traced.constants
         self.seconds: dict[Node, float] = {}
+        self._holes = Holes()
 
     def run_node(self, n: Node) -> Any:
         if n in self._constants:
@@ -74,8 +76,15 @@ class _Stopwatch(Interpreter):
         if n.op != "call_function":
             return super().run_node(n)
         result: list[Any] = []
-        self.seconds[n] = race([lambda: result.append(super(_Stopwatch, self).run_node(n))], rounds=2)[0]
-        return result[-1]
+
+        def run() -> None:
+            result.clear()  # its memory serves the next one
+            result.append(super(_Stopwatch, self).run_node(n))
+
+        self.seconds[n] = race([run], rounds=2)[0]
+        if isinstance(result[0], Tensor):
+            self._holes.add(result[0].nbytes)
+        return result[0]
 
 
 def _node_seconds(traced: Traced, example: Tensor) -> dict[Node, float]:

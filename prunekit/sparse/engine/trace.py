@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from prunekit.environment import Holes
 from prunekit.sparse.modules import SparseConv2d, SparseLinear
 
 BRANCHES = "it looks at the values of a tensor, and might do something else next time"
@@ -86,6 +87,7 @@ class _Recorder(TorchDispatchMode):
         self.graph = Graph()
         self.constants: dict[Node, Tensor] = {}
         self._nodes = WeakIdKeyDictionary()
+        self._holes = Holes()
         self.input = self._there(x)
 
     @classmethod
@@ -121,6 +123,7 @@ class _Recorder(TorchDispatchMode):
     def _note(self, made: Any, node: Node) -> None:
         if isinstance(made, Tensor):
             self._nodes[made] = node
+            self._holes.add(made.nbytes)
         elif isinstance(made, list | tuple):
             for i, part in enumerate(made):
                 if isinstance(part, Tensor):

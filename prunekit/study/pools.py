@@ -1,0 +1,146 @@
+"""Where the arms of a study are run: in processes of this machine, or on the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import socket
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from signal import SIGKILL, SIGTERM, Signals
+from typing import Any, Self, final
+
+import torch
+
+from prunekit.errors import PruneKitError, RunError
+from prunekit.study.process import do
+from prunekit.study.walk import Work
+
+CUDA = "CUDA_VISIBLE_DEVICES"
+TRIES = 20
+"""How often Ray starts a work again whose worker or node was lost."""
+ANSWER_S = 5.0
+
+
+@final
+class Here:
+    """Processes of this machine: each has its share of the threads, and a GPU where there are some.
+
+    Left by an exception, such as Ctrl-C, it lets every run save its step and waits for that; by another one meanwhile,
+    it kills them, which runs survive, too.
+
+    Args:
+        device: ``"auto"`` or ``"cpu"``.
+        jobs: how many at a time; by default one a GPU, or one a core.
+        most: there are no more works than that.
+    """
+
+    def __init__(self, device: str, jobs: int | None, most: int) -> None:
+        gpus = [] if device == "cpu" else _gpus()
+        cores = os.cpu_count() or 1
+        self.jobs = jobs or min(len(gpus) or cores, most)
+        self._device = device
+        self._places: SimpleQueue[dict[str, str]] = SimpleQueue()
+        for number in range(self.jobs):
+            place = {"OMP_NUM_THREADS": str(max(1, cores // self.jobs))}
+            self._places.put(place | {CUDA: gpus[number % len(gpus)]} if gpus else place)
+        self._threads = ThreadPoolExecutor(self.jobs)
+        self._ending: Signals | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ending = SIGTERM if kind is not None else None
+        try:
+            self._threads.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            self._ending = SIGKILL
+            self._threads.shutdown()
+            raise
+
+    def submit(self, work: Work) -> Future[str]:
+        """Do the work as soon as a place is free."""
+        return self._threads.submit(self._do, work)
+
+    def _do(self, work: Work) -> str:
+        place = self._places.get()
+        try:
+            return do(work, self._device, place, lambda: self._ending)
+        finally:
+            self._places.put(place)
+
+
+def _gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use, as the environment variable has them."""
+    count = torch.cuda.device_count()
+    allowed = [name for name in os.environ.get(CUDA, "").split(",") if name]
+    return (allowed or list(map(str, range(count))))[:count]
+
+
+@final
+class Cluster:
+    """A Ray cluster whose nodes see the study's directory under the same path and have PruneKit installed.
+
+    A work whose worker or node is lost starts again elsewhere, where the run goes on from its last checkpoint.
+
+    Args:
+        address: of the cluster, as ``ray.init`` takes it.
+        device: ``"cpu"`` takes cores; ``"auto"`` a GPU for each work where the cluster has some, or else cores.
+        jobs: how many at a time; by default one a GPU, or one a core of the cluster.
+        most: there are no more works than that.
+
+    Raises:
+        PruneKitError: Ray is missing.
+        RunError: there is no such cluster.
+    """
+
+    def __init__(self, address: str, device: str, jobs: int | None, most: int) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
+        try:
+            import ray
+        except ImportError as cause:
+            raise PruneKitError('--ray needs Ray: pip install "prunekit[ray]".') from cause
+        try:
+            _refuse_silent(address)
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (OSError, ValueError, RuntimeError) as cause:
+            why = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+            raise RunError(
+                f"--ray {address}: no Ray cluster answers there ({why}); start one with "
+                "'ray start --head', and its other nodes with 'ray start --address HEAD:6379'."
+            ) from cause
+        self._ray: Any = ray
+        gpus = 0 if device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        self.jobs = jobs or max(1, min(gpus or sum(cores), most))
+        threads = max(1, min(sum(cores) // self.jobs, *(number for number in cores if number)))
+        self._work = ray.remote(_do_there).options(
+            num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=TRIES, scheduling_strategy="SPREAD"
+        )
+        self._arguments = (device, threads, str(Path.cwd()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ray.shutdown()  # ends the workers and with them their runs, which go on from their last checkpoint
+
+    def submit(self, work: Work) -> Future[str]:
+        """Do the work as soon as a node has room."""
+        done: Future[str] = self._work.remote(work, *self._arguments).future()
+        return done
+
+
+def _refuse_silent(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+
+
+def _do_there(work: Work, device: str, threads: int, directory: str) -> str:
+    if not work.recipe.is_file():
+        return f"the node {os.uname().nodename} does not see {work.recipe}: the study's directory must be shared."
+    os.chdir(directory)  # a recipe may name modules and data from where the study was started
+    return do(work, device, {"OMP_NUM_THREADS": str(threads)}, lambda: None)

@@ -1,0 +1,99 @@
+"""One arm of a study in a process of its own: it is a run, so it resumes as runs do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from signal import Signals
+
+from prunekit.errors import RunError
+from prunekit.files import write_text
+from prunekit.report.results import unfinished
+from prunekit.store import Run
+from prunekit.study.arms import is_dense
+from prunekit.study.walk import Work
+
+POLL_S = 0.2
+
+
+def do(work: Work, device: str, environment: Mapping[str, str], ending: Callable[[], Signals | None]) -> str:
+    """Run one arm to its end, or on from where it stopped.
+
+    Args:
+        work: the arm.
+        device: as ``prunekit run --device`` takes it.
+        environment: variables to be set for it.
+        ending: returns the signal that the process is to be sent, or None while it may go on.
+
+    Returns:
+        What went wrong, or nothing.
+    """
+    if finished(work):
+        return ""
+    _wait_for_another(work.run, ending)
+    if ending() is not None:
+        return "stopped before it began"
+    log = work.run.with_suffix(".log")
+    with log.open("a", encoding="utf-8") as out:
+        code = _run(_command(work, device), {**os.environ, **environment}, out.fileno(), ending)
+    if code == 0:
+        write_text(_mark(work), work.recipe.read_text(encoding="utf-8"))
+        return ""
+    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"{said[-1] if said else 'it said nothing'} (exit code {code}; see {log})"
+
+
+def finished(work: Work) -> bool:
+    """Tell whether this arm's run is complete, by this very recipe: then no process need look at it."""
+    mark = _mark(work)
+    same = mark.is_file() and mark.read_bytes() == work.recipe.read_bytes()
+    return same and (work.run / "recipe.yaml").is_file() and not unfinished(work.run)
+
+
+def _mark(work: Work) -> Path:
+    return work.run.with_suffix(".done")
+
+
+def _command(work: Work, device: str) -> list[str]:
+    command = [sys.executable, "-m", "prunekit", "run", str(work.recipe), "--out", str(work.run), "--quiet"]
+    command += ["--device", device]
+    if work.after is not None and is_dense(work.after):
+        command += ["--dense", str(work.run.parent / work.after)]
+    return command
+
+
+def _run(command: list[str], environment: Mapping[str, str], out: int, ending: Callable[[], Signals | None]) -> int:
+    # A process group of its own, so that Ctrl-C reaches the study alone, which tells its runs once.
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment, process_group=0
+    )
+    sent: Signals | None = None
+    try:
+        while True:
+            try:
+                return process.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                if (signal := ending()) is not None and signal != sent:
+                    process.send_signal(signal)
+                    sent = signal
+    except BaseException:  # as a cluster ends its workers
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _wait_for_another(path: Path, ending: Callable[[], Signals | None]) -> None:
+    """Wait for the process of a study that was killed: its run goes on to the end."""
+    while path.is_dir() and ending() is None:
+        with closing(Run(path)) as run:
+            try:
+                run.acquire()
+            except RunError:
+                time.sleep(POLL_S)
+                continue
+            return
