@@ -29,7 +29,7 @@ bench:  ## by hand: ratios, not verdicts
 	python tests/benchmarks/ticket_files.py
 
 docs:  ## the site, strictly; needs: pip install -e ".[docs]" -e plugins/mir_l
-	python tools/docs.py
+	python docs/tools/build.py
 
 pictures:  ## of the documentation: the drawings and, with RUN=, what a finished run of mir_l shows
-	python tools/pictures.py $(RUN)
+	python docs/tools/pictures.py $(RUN)

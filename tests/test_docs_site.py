@@ -48,7 +48,9 @@ class Server(http.server.SimpleHTTPRequestHandler):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Build the site strictly and serve a copy of it, as another build may begin; return its address."""
     pytest.importorskip("zensical")
-    built = subprocess.run([sys.executable, ROOT / "tools" / "docs.py"], capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        [sys.executable, ROOT / "docs" / "tools" / "build.py"], capture_output=True, text=True, check=False
+    )
     assert built.returncode == 0, built.stdout + built.stderr
     copy = shutil.copytree(ROOT / "site", tmp_path_factory.mktemp("served"), dirs_exist_ok=True)
     handler = functools.partial(Server, directory=copy)

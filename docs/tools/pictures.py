@@ -22,7 +22,7 @@ from PIL import Image  # noqa: E402
 
 import prunekit as pk  # noqa: E402
 
-PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 
 
 def schedules() -> Figure:

@@ -1,10 +1,11 @@
 """Build the documentation site: the generated pages first, then everything, strictly.
 
-Run: python tools/docs.py            (needs: pip install -e ".[docs]" -e plugins/mir_l)
-     python tools/docs.py --pages    only the generated pages, e.g. before `zensical serve`
+Run: python docs/tools/build.py            (needs: pip install -e ".[docs]" -e plugins/mir_l)
+     python docs/tools/build.py --pages    only the generated pages, e.g. before `zensical serve`
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from subprocess import PIPE, STDOUT
 
 from docsite import write
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
@@ -26,6 +27,7 @@ def main() -> int:
     command = [zensical, "build", "--strict", "--clean"]
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=PIPE, stderr=STDOUT, text=True, check=False)
     sys.stdout.write(done.stdout)
+    shutil.rmtree(ROOT / "site" / "tools", ignore_errors=True)  # this folder, which the build copies as it is
     return done.returncode or int("griffe: " in done.stdout)  # what it finds wrong with docstrings stops no build
 
 
