@@ -65,6 +65,12 @@ def test_whatever_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     found = examine()
     texts = {each.area: each.text for each in found if each.state == "missing"}
     assert set(texts) == {"packages", "disk"}
+    assert [each.mend for each in found if each.area == "packages" and each.mend] == [
+        "pip install --force-reinstall torch"
+    ]
+    assert {each.text for each in found if each.area in ("devices", "kernels", "plugins")} == {
+        "cannot be looked at before torch is mended"
+    }
     assert texts["packages"].endswith("cannot be imported: libtorch.so: cannot open shared object file")
 
 

@@ -15,11 +15,14 @@ from typing import Literal, final
 
 import typer
 
+from prunekit.errors import PruneKitError
 from prunekit.registry import KINDS, Registry
 
 State = Literal["ok", "optional", "missing"]
 LEAST_PYTHON = (3, 11)
 LEAST_FREE_GB = 1.0
+TORCH = "pip install --force-reinstall torch"
+NEED_TORCH = ("devices", "threads", "kernels", "plugins")
 EXTRAS = {"docs", "test"}  # for those who work on PruneKit itself
 
 
@@ -49,8 +52,13 @@ def examine() -> list[Finding]:
     }
     found: list[Finding] = []
     for area, look in areas.items():
+        if area in NEED_TORCH and any(each.mend == TORCH for each in found):
+            found.append(Finding(area, "optional", "cannot be looked at before torch is mended"))
+            continue
         try:
             found += look()
+        except PruneKitError as cause:  # says itself what to do
+            found.append(Finding(area, "missing", _line(cause)))
         except Exception as cause:  # whatever is broken: that is what a person wants to know
             found.append(Finding(area, "missing", f"{type(cause).__name__}: {_line(cause)}", _reinstall("prunekit")))
     return found
@@ -91,7 +99,8 @@ def _packages() -> Iterator[Finding]:
             continue
         problem = _problem(needed.name, str(needed.specifier))
         if problem:
-            yield Finding("packages", "missing", problem, f'pip install "{needed.name}{needed.specifier}"')
+            mend = TORCH if needed.name == "torch" else f'pip install "{needed.name}{needed.specifier}"'
+            yield Finding("packages", "missing", problem, mend)
         else:
             names.append(f"{needed.name} {version(needed.name)}")
     yield Finding("packages", "ok", ", ".join(names))
@@ -163,6 +172,7 @@ def _plugins() -> Iterator[Finding]:
     """Everything that other packages register, imported."""
     registry = Registry.discover()
     good: dict[str, int] = {}
+    bad: dict[str, str] = {}  # the first problem of each package
     for kind in KINDS:
         for name in registry.names(kind):
             entry = registry.find(kind, name)
@@ -172,7 +182,9 @@ def _plugins() -> Iterator[Finding]:
                 entry.load()
                 good[entry.distribution] = good.get(entry.distribution, 0) + 1
             except Exception as cause:
-                yield Finding("plugins", "missing", _line(cause), _reinstall(entry.distribution))
+                bad.setdefault(entry.distribution, _line(cause))
+    for name, problem in bad.items():
+        yield Finding("plugins", "missing", problem, _reinstall(name))
     told = ", ".join(f"{name} {version(name)} ({count} names)" for name, count in good.items())
     yield Finding("plugins", "ok", told or "none installed")
 
