@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from prunekit.gradients import fisher, grasp, snip, taylor
     from prunekit.groups import n_of_m, per_output
     from prunekit.imaging import ImageCall, image_call
+    from prunekit.launch import run
     from prunekit.masks import Masks, hold
     from prunekit.measure import macs_per_tensor
+    from prunekit.outcome import Outcome
     from prunekit.plan import Rewind, Stage, at_init, dense, gradual, iterative, one_shot
     from prunekit.pruner import Unstructured, prune
     from prunekit.rewind import recalibrate, restore, snapshot
@@ -43,6 +45,7 @@ _HOME = {
     "MacDensity": "amount",
     "Masks": "masks",
     "Measure": "task",
+    "Outcome": "outcome",
     "PruneKitError": "errors",
     "Rate": "amount",
     "Rewind": "plan",
@@ -89,6 +92,7 @@ _HOME = {
     "recalibrate": "rewind",
     "repeated": "score",
     "restore": "rewind",
+    "run": "launch",
     "save": "sparse.source",
     "sensitivity": "sensitivities",
     "share": "data",
@@ -110,6 +114,7 @@ __all__ = [
     "MacDensity",
     "Masks",
     "Measure",
+    "Outcome",
     "PruneKitError",
     "Rate",
     "Rewind",
@@ -156,6 +161,7 @@ __all__ = [
     "recalibrate",
     "repeated",
     "restore",
+    "run",
     "save",
     "sensitivity",
     "share",

@@ -24,8 +24,8 @@ from prunekit.plan import Stage
 from prunekit.pruner import Cut
 from prunekit.rewind import recalibrate, restore, snapshot
 from prunekit.sharing import copy_beside, copy_dense, dense_results, log_of
-from prunekit.store import LAST, Run
-from prunekit.task import Sample, task_data, to_device
+from prunekit.store import LAST, WORST, Run
+from prunekit.task import Measure, Pictured, Sample, task_data, to_device, worst
 from prunekit.train import Loop, Movement, reseed, train
 from prunekit.watch import Watch
 from prunekit.weights import load_weights
@@ -89,6 +89,7 @@ class Execution:
         trained = train(loop, model, cut, self.job.pruner.load)
         cut = trained.cut
         measures, samples = self._evaluate(stage, model)
+        failures = self._worst(model, measures)
         at_end = [target for step, target in stage.prune_at if step == stage.end]
         following = self._decide(model, cut, at_end[0], trained.movement, calibrate=False) if at_end else None
         if self.accelerator.is_main_process:
@@ -103,6 +104,8 @@ class Execution:
                     write_tensors(folder / "next.safetensors", following.state_dict())
                 if samples:
                     write_tensors(folder / "samples.safetensors", _pictures(samples))
+                if failures:
+                    write_tensors(folder / WORST, _pictures(failures))
                 write_json(folder / "metrics.json", measures)
                 write_json(folder / "stage.json", facts)
                 write_json(folder / "cost.json", cost)
@@ -209,6 +212,14 @@ class Execution:
         if bad:
             raise Failed(f"stage {stage.name}: {bad[0]['metric']} of {bad[0]['item']} is not a number.")
         return sorted(measures, key=_identity), samples
+
+    def _worst(self, model: nn.Module, measures: Sequence[Mapping[str, Any]]) -> Sequence[Sample]:
+        """Return pictures of the worst item of each task, if the task can make them."""
+        task = self.job.task
+        if not isinstance(task, Pictured) or not self.accelerator.is_main_process:
+            return ()
+        with evaluating(model):
+            return [task.picture(model, each) for each in worst(Measure(**measure) for measure in measures)]
 
     def _latency(self, model: nn.Module) -> float:
         return latency_ms(model, to_device(self.job.task.example(), self.accelerator.device))

@@ -9,9 +9,9 @@ from pathlib import Path
 from prunekit.errors import RunError
 from prunekit.files import write_atomic
 from prunekit.job import Job
-from prunekit.store import DONE, check_shared, done_stages, read_recipe_file
+from prunekit.store import DONE, WORST, check_shared, done_stages, read_recipe_file
 
-COPIED = ("weights.safetensors", "samples.safetensors", "metrics.json", "cost.json")
+COPIED = ("weights.safetensors", "samples.safetensors", WORST, "metrics.json", "cost.json")
 """Results that do not depend on what is cut afterwards; a task without pictures has no samples."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -18,6 +18,7 @@ from prunekit.recipe import Recipe
 
 LAST = "last.safetensors"
 DONE = "done"
+WORST = "worst.safetensors"
 
 
 @final
@@ -153,6 +154,18 @@ def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {path + key: value}
     return flat
+
+
+def differing(trees: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return ``key.sub`` -> its value in each recipe (None where it has none), for the keys that differ.
+
+    Example:
+        >>> differing([{"seed": 0, "task": {"steps": 5}}, {"seed": 0, "task": {"steps": 9}}])
+        {'task.steps': [5, 9]}
+    """
+    flat = [_flat(tree) for tree in trees]
+    values = {key: [each.get(key) for each in flat] for each in flat for key in each}
+    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
 
 
 def stored_plan(plan: Plan) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,33 @@ class Task(Protocol):
 
     def fingerprint(self) -> str:
         """Return a short text that changes when the data does; a run refuses to resume on other data."""
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """What a task may have besides: pictures of any item, so that a report can show the worst ones."""
+
+    def picture(self, model: nn.Module, measure: Measure) -> Sample:
+        """Return pictures of the item that was measured; the model is in eval mode, gradients are off."""
+
+
+def worst(measures: Iterable[Measure]) -> tuple[Measure, ...]:
+    """Return the worst item of each task by the first metric, in the order of the tasks; of equals the first.
+
+    Example:
+        >>> made = [Measure("blur", "set", item, "psnr", value, "") for item, value in (("a", 30.0), ("b", 20.0))]
+        >>> [measure.item for measure in worst(made)]
+        ['b']
+    """
+    found: dict[str, Measure] = {}
+    metric = None
+    for measure in measures:
+        metric = metric or measure.metric
+        if measure.metric == metric:
+            sign = 1 if measure.higher_is_better else -1
+            if measure.task not in found or sign * measure.value < sign * found[measure.task].value:
+                found[measure.task] = measure
+    return tuple(found.values())
 
 
 def task_data(task: Task, device: torch.device, movement: Mapping[str, Tensor] | None = None) -> Calibration:

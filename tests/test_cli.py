@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -55,6 +59,16 @@ def test_a_repeated_run_says_so(
 ) -> None:
     assert call(monkeypatch, "run", TOY, "task.steps=8", "--out", str(finished), "--device", "cpu") == 0
     assert "this run is complete; nothing to do" in capsys.readouterr().out
+
+
+def test_json_is_all_that_programs_read(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "run", TOY, "task.steps=8", "--out", str(finished), "--device", "cpu", "--json") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["note", "done", "done", "done", "finished"]
+    assert events[3]["density"] == 0.25 and set(events[3]["scores"]) == {"toy"}
+    assert events[-1]["report"] == str(finished / "report" / "report.md")
 
 
 def test_fresh_puts_the_old_run_aside(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,3 +164,12 @@ def test_cp_never_overwrites(
 def test_show_prints_the_recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "show", TOY) == 0
     assert capsys.readouterr().out == Path(TOY).read_text()
+
+
+@pytest.mark.parametrize(("words", "answer"), [("prunekit doc", "doctor"), ("prunekit run dig", "digits")])
+def test_the_shell_completes_verbs_and_recipes(words: str, answer: str) -> None:
+    asked = {"_PRUNEKIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "import sys; sys.argv = ['prunekit']; from prunekit.cli import main; main()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [answer]

@@ -229,3 +229,11 @@ def test_a_stop_is_obeyed_at_the_next_step_with_a_checkpoint_there(tmp_path: Pat
     with pytest.raises(Interrupted, match="stopped in stage 00-1.0000 after step 4 was saved"):
         execution.walk()
     assert (tmp_path / "00-1.0000" / "last.safetensors").exists()
+
+
+def test_the_worst_item_of_each_task_is_pictured(tmp_path: Path) -> None:
+    _, path = walk(tmp_path, "strategy.rounds=1")
+    for stage in ("00-1.0000", "01-0.2500"):
+        measures = read_json(path / stage / "done" / "metrics.json")
+        item = max(measures, key=lambda measure: float(measure["value"]))["item"]  # an error: lower is better
+        assert list(read_tensors(path / stage / "done" / "worst.safetensors")) == [f"toy/{item}/output"]

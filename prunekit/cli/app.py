@@ -37,6 +37,7 @@ from prunekit.cli.options import (
     Threads,
     leave_out,
 )
+from prunekit.cli.runs import AsJson, Curves, doctor, report, runs
 from prunekit.cli.study_verb import study
 from prunekit.errors import PluginError
 from prunekit.registry import Entry, Registry
@@ -46,7 +47,7 @@ def build(registry: Registry) -> typer.Typer:
     """Return the program, with the commands of installed plugins."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(prunekit)
-    for verb in (run, study, plan, show, cp, report, prune, sensitivity, export, inspect, bench):
+    for verb in (run, study, plan, show, cp, report, prune, sensitivity, export, inspect, bench, runs, doctor):
         app.command()(verb)
     app.command("list")(list_)
     app.command("eval")(evaluate)
@@ -92,11 +93,15 @@ def run(
     dense: Annotated[
         Path | None, typer.Option("--dense", metavar="RUN", help="Take over the dense stage of a run that has it.")
     ] = None,
+    tensorboard: Curves = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train, prune, rewind, evaluate and report; the same command continues what was interrupted."""
     from prunekit.cli.run import run_recipe
+    from prunekit.launch import Asked as Wanted
 
-    run_recipe(recipe, overrides or [], out=out, fresh=fresh, device=device, drift=drift, quiet=quiet, dense=dense)
+    wanted = Wanted(out, fresh, device, drift, dense, tensorboard)
+    run_recipe(recipe, overrides or [], wanted, quiet=quiet, as_json=as_json)
 
 
 def plan(recipe: Recipe, overrides: Overrides = None) -> None:
@@ -137,14 +142,6 @@ def evaluate(
     from prunekit.cli.evaluate import evaluate_run
 
     evaluate_run(run, overrides or [], stage=stage, device=device)
-
-
-def report(run: RunDir, out: Annotated[Path | None, typer.Option(help="Folder; default RUN/report.")] = None) -> None:
-    """Write Markdown, CSV and plots of a run, finished or not."""
-    from prunekit.report import write_report
-
-    for path in write_report(run, out):
-        typer.echo(str(path))
 
 
 def prune(

@@ -12,6 +12,7 @@ from torch import nn
 
 from prunekit.errors import RunError
 from prunekit.job import bind_job
+from prunekit.launch import make_accelerator
 from prunekit.recipe import apply_overrides
 from prunekit.registry import Registry
 from prunekit.store import done_stages, read_recipe_file
@@ -20,8 +21,6 @@ from prunekit.task import Measure, averages
 
 def evaluate_run(run: Path, overrides: Sequence[str], *, stage: str | None, device: str) -> None:
     """Print the means of every metric of a stage's weights; overrides may name other data."""
-    from prunekit.cli.run import make_accelerator
-
     registry = Registry.discover()
     recipe = apply_overrides(read_recipe_file(run / "recipe.yaml"), overrides)
     job = bind_job(recipe, registry)

@@ -10,9 +10,19 @@ from typing import Annotated, final
 import typer
 
 from prunekit.errors import SelectionError
+from prunekit.registry import Registry
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Return the registered recipes that begin so, for the shell to complete."""
+    return [name for name in Registry.discover().names("recipe") if name.startswith(incomplete)]
+
 
 Recipe = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A registered name (see `prunekit list`) or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A registered name (see `prunekit list`) or a YAML file.", autocompletion=recipe_names
+    ),
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="E.g. task.steps=200 seed=1.")]
 TaskOverrides = Annotated[list[str] | None, typer.Argument(metavar="[task.KEY=VALUE]...", help="E.g. task.data=DIR.")]

@@ -21,7 +21,8 @@ from prunekit.cli.calibrate import Data, choose, find_data, mean_psnr_db, open_s
 from prunekit.cli.export import opening, remarks
 from prunekit.cli.inspect import short
 from prunekit.cli.options import Origin, Pictures
-from prunekit.cli.watch import LINE_EVERY_S, REFRESH_S, span
+from prunekit.cli.pace import span
+from prunekit.cli.watch import LINE_EVERY_S, REFRESH_S
 from prunekit.errors import SelectionError
 from prunekit.files import refuse_existing, write_text
 from prunekit.report.sensitivity import CHANGE, LOSS, PSNR, Reading, draw_sensitivity, sensitivity_csv

@@ -1,10 +1,12 @@
-"""What one sees while a run runs: live on a terminal, plain lines in a log, nothing with ``--quiet``."""
+"""What one sees while a run runs: live on a terminal, lines in a log, JSON for programs, nothing with ``--quiet``."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +14,32 @@ from typing import Any, final
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from prunekit.files import read_json
+from prunekit.cli.pace import Pace, Pacer, ended, shares
 from prunekit.plan import Plan, Stage
 from prunekit.watch import Watch
 
 LINE_EVERY_S = 15.0
+JSON_EVERY_S = 1.0
 REFRESH_S = 0.25
 
 
 @contextmanager
-def screen(plan: Plan, *, quiet: bool, main: bool) -> Iterator[Watch]:
+def screen(plan: Plan, *, quiet: bool, as_json: bool, main: bool) -> Iterator[Watch]:
     """Yield a watcher that suits the output; of several processes only the main one speaks."""
-    if quiet or not main:
+    if not main or (quiet and not as_json):
         yield Quiet(speaks=main)
-    elif sys.stdout.isatty():
+    elif as_json:
+        yield Events(plan)
+    elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI"):
         console = Console()
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             yield Screen(plan, console, live)
     else:
-        yield Screen(plan, Console(highlight=False, soft_wrap=True), None)
+        yield Lines(plan)
 
 
 @final
@@ -59,98 +65,140 @@ class Quiet:
 
 
 @final
-class Screen:
-    """Stage, step, loss, images/s and time left; above it, on a terminal, the table of what is finished."""
+class Lines:
+    """One line for each event, and every quarter of a minute one for the pace; as a log file wants it."""
 
-    def __init__(self, plan: Plan, console: Console, live: Live | None) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self.pacer = Pacer(plan, LINE_EVERY_S)
+
+    def stage(self, stage: Stage, density: float, clock: int) -> None:
+        """Say where a stage starts, or goes on."""
+        self.pacer.stage(stage, clock)
+        if stage.end > clock:
+            self.note(f"{stage.name}: training from step {clock} to {stage.end}, density {density:.2%} of prunable")
+
+    def step(self, stage: Stage, clock: int, loss: float, images: int) -> None:
+        """Say the pace when it is due."""
+        if pace := self.pacer.step(stage, clock, loss, images):
+            self.note(f"{pace.stage}: step {pace.step}/{pace.end}  {pace.text}")
+
+    def note(self, text: str) -> None:
+        """Print a line at once."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def done(self, stage: Stage, folder: Path) -> None:
+        """Say a finished stage's densities and scores."""
+        self.pacer.done(stage)
+        found = ended(folder)
+        listed = "  ".join(f"{task} {mean:.2f}" for task, mean in found.means.items())
+        density = ", ".join(f"{share} {what}" for what, share in shares(found.facts).items())
+        self.note(f"{stage.name}: done, density {density}; {found.metric} {listed}")
+
+
+@final
+class Events:
+    """One JSON object a line on standard output; ``docs/runs.md`` lists them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.pacer = Pacer(plan, JSON_EVERY_S)
+
+    def stage(self, stage: Stage, density: float, clock: int) -> None:
+        """Tell where a stage starts, or goes on."""
+        self.pacer.stage(stage, clock)
+        tell("stage", stage=stage.name, density=density, step=clock, end=stage.end)
+
+    def step(self, stage: Stage, clock: int, loss: float, images: int) -> None:
+        """Tell the pace, about once a second."""
+        if pace := self.pacer.step(stage, clock, loss, images):
+            tell("step", **dataclasses.asdict(pace))
+
+    def note(self, text: str) -> None:
+        """Tell what a person should know."""
+        tell("note", text=text)
+
+    def done(self, stage: Stage, folder: Path) -> None:
+        """Tell a finished stage's densities and scores."""
+        self.pacer.done(stage)
+        found = ended(folder)
+        of_all = found.facts["remaining"] / found.facts["total"]
+        density = {"density": found.facts["density"], "density_of_all": of_all}
+        tell("done", stage=stage.name, **density, metric=found.metric, scores=dict(found.means))
+
+
+def tell(event: str, **facts: Any) -> None:
+    """Write one event as a line of JSON, at once."""
+    sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
+    sys.stdout.flush()
+
+
+@final
+class Screen:
+    """A table of what is finished, and below it the current stage: a bar, loss, images/s, memory and time left."""
+
+    def __init__(self, plan: Plan, console: Console, live: Live) -> None:
         self.console, self.live = console, live
-        self.steps_left = {stage.name: max(0, stage.end - stage.start.clock) for stage in plan}
-        self.started_s = self.last_s = time.monotonic()
-        self.images = self.steps = 0
-        self.finished: list[tuple[str, ...]] = []
+        self.pacer = Pacer(plan, REFRESH_S)
+        self.plan = plan
+        self.rows: list[tuple[str, ...]] = []
         self.header: tuple[str, ...] = ()
 
     def stage(self, stage: Stage, density: float, clock: int) -> None:
         """Start counting a stage's speed."""
-        self.steps_left[stage.name] = stage.end - clock
-        self.started_s = self.last_s = time.monotonic()
-        self.images = self.steps = 0
-        if self.live is None and stage.end > clock:
-            self.console.print(
-                f"{stage.name}: training from step {clock} to {stage.end}, density {density:.2%} of prunable"
-            )
+        self.pacer.stage(stage, clock)
+        self._show(f"{stage.name}: density {density:.2%} of prunable, from step {clock}")
 
     def step(self, stage: Stage, clock: int, loss: float, images: int) -> None:
         """Show the current step, not more often than a person can read."""
-        self.images += images
-        self.steps += 1
-        self.steps_left[stage.name] = stage.end - clock - 1
-        now_s = time.monotonic()
-        if now_s - self.last_s < (REFRESH_S if self.live else LINE_EVERY_S):
-            return
-        self.last_s = now_s
-        per_step_s = (now_s - self.started_s) / self.steps
-        here, whole = self.steps_left[stage.name] * per_step_s, sum(self.steps_left.values()) * per_step_s
-        line = (
-            f"{stage.name}: step {clock + 1}/{stage.end}  loss {loss:.4f}  "
-            f"{self.images / (now_s - self.started_s):.1f} images/s  left: stage {span(here)}, run {span(whole)}"
-        )
-        if self.live:
-            self.live.update(self._picture(line))
-        else:
-            self.console.print(line)
+        pace = self.pacer.step(stage, clock, loss, images)
+        if clock + 1 == stage.end:
+            self._show(f"{stage.name}: trained, evaluating")
+        elif pace:
+            self._show(pace)
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
         self.console.print(Text(text), soft_wrap=True)
 
     def done(self, stage: Stage, folder: Path) -> None:
-        """Show a finished stage's densities and scores."""
-        self.steps_left[stage.name] = 0
-        facts, measures = read_json(folder / "stage.json"), read_json(folder / "metrics.json")
-        scores: dict[str, list[float]] = {}
-        for measure in measures:
-            if measure["metric"] == measures[0]["metric"]:
-                scores.setdefault(measure["task"], []).append(measure["value"])
-        means = {task: f"{sum(values) / len(values):.2f}" for task, values in scores.items()}
-        metric = measures[0]["metric"] if measures else ""
-        left = shares(facts)
-        if self.live is None:
-            listed = "  ".join(f"{task} {mean}" for task, mean in means.items())
-            density = ", ".join(f"{share} {what}" for what, share in left.items())
-            self.console.print(f"{stage.name}: done, density {density}; {metric} {listed}")
-            return
-        self.header = ("stage", *left, *(f"{task} {metric}" for task in means))
-        self.finished.append((stage.name, *left.values(), *means.values()))
-        self.live.update(self._picture(""))
+        """Add a finished stage to the table."""
+        self.pacer.done(stage)
+        found = ended(folder)
+        left = shares(found.facts)
+        self.header = ("stage", *left, *(f"{task}" for task in found.means), found.metric and f"({found.metric})")
+        self.rows.append((stage.name, *left.values(), *(f"{mean:.2f}" for mean in found.means.values()), ""))
+        self._show("")
 
-    def _picture(self, line: str) -> Group:
-        table = Table(*self.header, box=None, pad_edge=False)
-        for row in self.finished:
-            table.add_row(*row)
-        return Group(table, Text(line))
+    def _show(self, now: Pace | str) -> None:
+        parts: list[Any] = [fitting(self.header, self.rows, self.console.width)] if self.rows else []
+        if isinstance(now, Pace):
+            place = [stage.name for stage in self.plan].index(now.stage) + 1
+            bar = Table.grid(padding=(0, 1), expand=True)
+            bar.add_column(no_wrap=True)
+            bar.add_column(ratio=1)
+            bar.add_column(no_wrap=True)
+            counts = f"{now.step}/{now.end}, stage {place} of {len(self.plan)}"
+            bar.add_row(now.stage, ProgressBar(total=max(1, now.end), completed=now.step), counts)
+            parts += [bar, Text(now.text, no_wrap=True, overflow="ellipsis")]
+        elif now:
+            parts.append(Text(now))
+        self.live.update(Group(*parts))
 
 
-def shares(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is left, by what it is a share of; in a smaller network all parameters are prunable, and MACs fall.
+def fitting(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """Return a table of the columns that fit; with no room for all, 'of prunable' goes first, then the last ones."""
+    places = list(range(len(header)))
 
-    Example:
-        >>> shares({"structured": True, "remaining": 5, "total": 10, "macs_kept": 2, "macs_dense": 8})
-        {'of all': '50.00%', 'of MACs': '25.00%'}
-    """
-    of_all = f"{facts['remaining'] / facts['total']:.2%}"
-    if facts.get("structured"):
-        return {"of all": of_all, "of MACs": f"{facts['macs_kept'] / max(1, facts['macs_dense']):.2%}"}
-    return {"of prunable": f"{facts['density']:.2%}", "of all": of_all}
+    def wide() -> int:
+        return sum(max(len(header[p]), *(len(row[p]) for row in rows)) + 2 for p in places) - 2
 
-
-def span(seconds: float) -> str:
-    """Return a length of time for people.
-
-    Example:
-        >>> span(45), span(200), span(7200)
-        ('45 s', '3 min', '2.0 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    if wide() > width and "of prunable" in header:
+        places.remove(header.index("of prunable"))
+    while wide() > width and len(places) > 1:
+        places.pop()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place in places:
+        table.add_column(header[place], justify="left" if place == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[place] for place in places))
+    return table

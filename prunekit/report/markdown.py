@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from prunekit.report.plots import CAPTIONS
 from prunekit.report.results import StageResult, parse, unfinished
-from prunekit.report.table import Table, against, costs, dense, digits, labels, metrics, quality, si
+from prunekit.report.table import Table, costs, gaps, metrics, quality, si
 from prunekit.store import read_recipe_file
 
 ENVIRONMENT = ("prunekit", "torch", "python", "platform", "device", "cpu", "threads", "processes", "data")
@@ -23,8 +22,18 @@ def page(run: Path, results: Sequence[StageResult], pictures: Sequence[str], dis
     for metric in metrics(results):
         parts += [f"## Quality: {metric}", layout(quality(results, metric)), _against_dense(results, metric)]
     parts += [f"![{picture}]({picture})\n\n{CAPTIONS[picture]}" for picture in pictures]
-    parts += ["## What to know", _findings(results), "## Time and disk", _time(results, disk_bytes)]
-    parts += ["## Environment", _environment(run), "## Recipe", f"```yaml\n{_recipe(run)}\n```"]
+    parts += [
+        "## What to know",
+        "\n".join(f"* {line}" for line in findings(results)),
+        "## Time and disk",
+        _time(results, disk_bytes),
+    ]
+    parts += [
+        "## Environment",
+        "\n".join(f"* {key}: {value}" for key, value in environment(run)),
+        "## Recipe",
+        f"```yaml\n{_recipe(run)}\n```",
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -62,26 +71,12 @@ def _against_dense(results: Sequence[StageResult], metric: str) -> str:
         f"{'Higher' if means[0].higher_is_better else 'Lower'} is better. Means over items{brackets}. "
         f"Protocol: {'; '.join(protocols)}."
     )
-    reference, named = dense(results), labels(results, metric)
-    others = [result for result in results if result is not reference]
-    if reference is None or not others:
-        return text
-    counts = {(mean.task, mean.dataset): mean.n for mean in reference.means(metric)}
-    places = digits(mean.value for mean in reference.means(metric))
-    rows = []
-    for result in others:
-        gaps = against(result, reference, metric)
-        cells = (gaps.get(group, (math.nan, math.nan)) for group in counts)
-        texts = (f"{mean:+.{places}f} ± {half:.{places}f}".replace(" ± nan", "") for mean, half in cells)
-        rows.append((result.name, *texts))
-    header = ("against dense", *(f"{named[group]} (n = {n})" for group, n in counts.items()))
-    return (
-        f"{text}\n\n{layout(Table(header, tuple(rows)))}\n\nDifferences to the dense stage {reference.name}, "
-        "item by item: mean ± 1.96 standard errors, a 95 % interval where the items are many."
-    )
+    table = gaps(results, metric)
+    return "\n\n".join((text, layout(table), *table.notes)) if table else text
 
 
-def _findings(results: Sequence[StageResult]) -> str:
+def findings(results: Sequence[StageResult]) -> list[str]:
+    """Return what a reader must know, a sentence a line; names stand between backticks."""
     last = results[-1]
     unused = next((result.unused for result in results if result.unused is not None), ())
     lines = [
@@ -98,7 +93,7 @@ def _findings(results: Sequence[StageResult]) -> str:
         f"In {last.name}, four different things: {left}; {last.bytes:,} bytes on disk; "
         f"{si(last.macs_kept)} of {si(last.macs_dense)} MACs; {last.latency_ms:.1f} ms."
     )
-    return "\n".join(f"* {line}" for line in lines if not (line.startswith("Emptied") and line.endswith("none.")))
+    return [line for line in lines if not (line.startswith("Emptied") and line.endswith("none."))]
 
 
 def _names(names: Iterable[str]) -> str:
@@ -112,9 +107,11 @@ def _time(results: Sequence[StageResult], disk_bytes: int) -> str:
     return f"{table}\n\nThe run takes {si(disk_bytes, 'B')} of disk, this report left out."
 
 
-def _environment(run: Path) -> str:
-    def lines(held: Any) -> str:
-        return "\n".join(f"* {key}: {held[key]}" for key in ENVIRONMENT if key in held)
+def environment(run: Path) -> list[tuple[str, str]]:
+    """Return what a run's bits depend on besides its recipe: (what, value)."""
+
+    def lines(held: Any) -> list[tuple[str, str]]:
+        return [(key, str(held[key])) for key in ENVIRONMENT if key in held]
 
     return parse(run / "env.json", lines)
 

@@ -205,23 +205,31 @@ def _show(axes: Any, title: str, picture: Any) -> None:
 def _loss(figure: Any, run: Path) -> bool:
     from matplotlib import colormaps
 
-    curves = {name: _log(run / name / "log.jsonl") for name in read_plan(run)}
-    curves = {name: curve for name, curve in curves.items() if len(curve)}
+    curves = losses(run)
     if not curves:
         return False
     figure.set_size_inches(8, 4)
     axes = figure.subplots()
     for index, (name, curve) in enumerate(curves.items()):
-        width = max(1, len(curve) // 50)
-        smooth = np.apply_along_axis(np.convolve, 0, curve, np.full(width, 1 / width), "valid")
         shade = colormaps["viridis"](0.88 * index / max(1, len(curves) - 1))
-        axes.plot(smooth[:, 0], smooth[:, 1], color=shade, lw=1.3, label=name)
+        axes.plot(curve[:, 0], curve[:, 1], color=shade, lw=1.3, label=name)
     axes.set(xlabel="optimiser step", ylabel="loss")
     if all((curve[:, 1] > 0).all() for curve in curves.values()):
         axes.set_yscale("log")
         _log_ticks(axes, lambda tick: f"{tick:g}")
     figure.legend(loc="outside right upper", fontsize=8, title="stage")
     return True
+
+
+def losses(run: Path) -> dict[str, Any]:
+    """Return stage -> (step, loss) rows: the running mean over a fiftieth of the logged steps; errors as `draw`'s."""
+    curves = {name: _log(run / name / "log.jsonl") for name in read_plan(run)}
+    means = {}
+    for name, curve in curves.items():
+        width = max(1, len(curve) // 50)
+        if len(curve):
+            means[name] = np.apply_along_axis(np.convolve, 0, curve, np.full(width, 1 / width), "valid")
+    return means
 
 
 def _log(path: Path) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunekit.errors import CheckpointError, RunError
 from prunekit.files import read_json, read_tensors
-from prunekit.store import DONE
+from prunekit.store import DONE, WORST
 from prunekit.task import Mean, Measure, averages
 
 Read = TypeVar("Read")
@@ -112,7 +112,15 @@ def damaged(path: Path) -> RunError:
 
 def read_samples(stage: StageResult) -> dict[str, tuple[str, dict[str, Tensor]]]:
     """Return task -> (item, part -> uint8 tensor of shape (height, width, 3)): the first item of each task."""
-    path = stage.folder / "samples.safetensors"
+    return _first_items(stage.folder / "samples.safetensors")
+
+
+def read_worst(stage: StageResult) -> dict[str, tuple[str, dict[str, Tensor]]]:
+    """Return the same of the worst item of each task, where the task could picture it."""
+    return _first_items(stage.folder / WORST)
+
+
+def _first_items(path: Path) -> dict[str, tuple[str, dict[str, Tensor]]]:
     if not path.exists():
         return {}
     try:

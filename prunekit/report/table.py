@@ -135,6 +135,37 @@ def quality(results: Sequence[StageResult], metric: str) -> Table:
     return Table(header, tuple((name, *cells) for name, cells in rows.items()))
 
 
+def gaps(results: Sequence[StageResult], metric: str) -> Table | None:
+    """Return every other stage's differences to the dense one, item by item; None where there is nothing to compare."""
+    reference, named = dense(results), labels(results, metric)
+    others = [result for result in results if result is not reference]
+    if reference is None or not others:
+        return None
+    counts = {(mean.task, mean.dataset): mean.n for mean in reference.means(metric)}
+    places = digits(mean.value for mean in reference.means(metric))
+    rows = []
+    for result in others:
+        found = against(result, reference, metric)
+        rows.append((result.name, *(gap_text(found.get(group), places) for group in counts)))
+    note = (
+        f"Differences to the dense stage {reference.name}, item by item: mean ± 1.96 standard errors, a 95 % interval "
+        "where the items are many."
+    )
+    header = ("against dense", *(f"{named[group]} (n = {n})" for group, n in counts.items()))
+    return Table(header, tuple(rows), (note,))
+
+
+def gap_text(gap: tuple[float, float] | None, places: int) -> str:
+    """Write a difference and half of its interval, as far as there are any.
+
+    Example:
+        >>> gap_text((-0.5, 0.25), 2), gap_text((0.5, math.nan), 2)
+        ('-0.50 ± 0.25', '+0.50')
+    """
+    mean, half = gap or (math.nan, math.nan)
+    return f"{mean:+.{places}f} ± {half:.{places}f}".replace(" ± nan", "")
+
+
 def digits(values: Iterable[float | None]) -> int:
     """Return how many decimals show four significant digits or so: 2 for decibels, 4 for shares."""
     return (

@@ -77,7 +77,7 @@ class Results:
 
 @final
 @dataclass(frozen=True)
-class _Metric:
+class Metric:
     """One metric: the tasks that have it, whether higher is better, decimals, and the dense networks' means."""
 
     name: str
@@ -104,8 +104,8 @@ def write_study_report(results: Results) -> list[Path]:
     parts += ["## What each arm costs", layout(tables.costs(results.arms)), _clock(results)]
     found: list[Gap] = []
     pictures: list[Path] = []
-    for number, metric in enumerate(_metrics(results)):
-        compared = _against_dense(results, metric)
+    for number, metric in enumerate(measured(results)):
+        compared = against_dense(results, metric)
         found += [*compared, *_alone(results, metric)]
         if not number:
             parts += _verdicts(results, metric)
@@ -125,7 +125,8 @@ def write_study_report(results: Results) -> list[Path]:
     return [*(folder / name for name in sheets), *pictures]
 
 
-def _metrics(results: Results) -> list[_Metric]:
+def measured(results: Results) -> list[Metric]:
+    """Return the metrics of a study, the one that decides first; none without a dense network."""
     if DENSE not in results.arms:
         return []
     dense, stages = results.arms[DENSE], results.stages()
@@ -134,7 +135,7 @@ def _metrics(results: Results) -> list[_Metric]:
         named = labels(stages, name)
         means = {group: statistics.fmean(dense.values(-1, group, name).values()) for group in named}
         higher = next(m.higher_is_better for stage in stages for m in stage.measures if m.metric == name)
-        found.append(_Metric(name, named, higher, digits(means.values()), means))
+        found.append(Metric(name, named, higher, digits(means.values()), means))
     return found
 
 
@@ -146,13 +147,14 @@ def _clock(results: Results) -> str:
     )
 
 
-def _verdicts(results: Results, metric: _Metric) -> list[str]:
+def _verdicts(results: Results, metric: Metric) -> list[str]:
     decisions = decide(results.main, list(metric.named), metric.name, higher=metric.higher, margin=results.margin)
     title = f"## Is it a winning ticket? {metric.name}, margin {results.margin:g}"
     return [title, layout(tables.verdicts(decisions, metric.named, metric.places))]
 
 
-def _against_dense(results: Results, metric: _Metric) -> list[Gap]:
+def against_dense(results: Results, metric: Metric) -> list[Gap]:
+    """Return how every arm of all tasks differs from the dense network at each of its densities."""
     dense = results.arms[DENSE]
     others = [arm for arm in results.main.values() if arm is not dense]
     return [
@@ -163,7 +165,7 @@ def _against_dense(results: Results, metric: _Metric) -> list[Gap]:
     ]
 
 
-def _alone(results: Results, metric: _Metric) -> list[Gap]:
+def _alone(results: Results, metric: Metric) -> list[Gap]:
     """Return all gaps of and to the arms of single tasks, each once."""
     if results.each is None:
         return []
@@ -174,7 +176,7 @@ def _alone(results: Results, metric: _Metric) -> list[Gap]:
     return list(dict.fromkeys(all_gaps))
 
 
-def _between(results: Results, each: Each, metric: _Metric, pictures: list[Path]) -> list[str]:
+def _between(results: Results, each: Each, metric: Metric, pictures: list[Path]) -> list[str]:
     """Return the sections on the tasks alone and together, and draw their pictures."""
     named = {group: metric.named[group] for group in between.owners(each, results.arms, metric.name)}
     if not named:

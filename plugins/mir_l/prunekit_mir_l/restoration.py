@@ -125,6 +125,11 @@ class MirL:
         first = {item.task: item for item in reversed(self.test)}
         return [self._sample(model, first[task]) for task in dict.fromkeys(item.task for item in self.test)]
 
+    def picture(self, model: nn.Module, measure: Measure) -> Sample:
+        """Return the centre of the test image that was measured, at most 192 pixels a side."""
+        wanted = (measure.task, measure.dataset, measure.item)
+        return self._sample(model, next(item for item in self.test if (item.task, item.dataset, item.name) == wanted))
+
     def fingerprint(self) -> str:
         """Return a text that changes with any image's name, size in bytes, or place among the items."""
         digest = hashlib.blake2b(digest_size=8)

@@ -139,6 +139,14 @@ def test_samples_are_one_crop_of_each_task() -> None:
         assert sample.images["output"].float().mean() < sample.images["input"].float().mean() * 0.6
 
 
+def test_any_measured_item_can_be_pictured() -> None:
+    built = task()
+    measure = built.evaluate(Dim(0.5))[-1]
+    sample = built.picture(Dim(0.5), measure)
+    assert (sample.task, sample.item) == (measure.task, measure.item)
+    assert sorted(sample.images) == ["input", "output", "target"]
+
+
 def test_the_example_is_one_network_input() -> None:
     example = task().example()
     assert example.shape == (1, 3, 128, 128)

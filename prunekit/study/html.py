@@ -1,0 +1,101 @@
+"""The HTML page of a study: what is decided, how the arms compare, and their pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import yaml
+
+from prunekit.errors import RunError
+from prunekit.files import write_text
+from prunekit.report.charts import Curve, Plot, against_density
+from prunekit.report.document import Section, document, drawn, table
+from prunekit.report.html import pictures
+from prunekit.report.results import unfinished
+from prunekit.report.summary import unit
+from prunekit.report.table import Table
+from prunekit.study import tables
+from prunekit.study.arms import ARMS, DENSE
+from prunekit.study.folder import HELD
+from prunekit.study.page import HOW, Metric, Results, against_dense, measured
+from prunekit.study.results import Gap, decide, read_arms
+
+
+def write_study_html(folder: Path, *, margin: float, out: Path | None = None) -> Path:
+    """Write ``report.html`` of a study into ``out``, by default the study's directory.
+
+    Args:
+        folder: a study directory, finished or not.
+        margin: by how much a ticket may be worse than the dense network, in the unit of the first metric.
+        out: folder for the page.
+
+    Raises:
+        RunError: no arm is finished, or a file is damaged.
+        PruneKitError: bokeh, pillow or scipy is missing.
+    """
+    seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*") if path.is_dir())
+    arms = read_arms(folder, tuple(ARMS), seeds)
+    if not arms:
+        raise RunError(f"{folder} has no finished arm to report: give the study's command again.")
+    file = (out or folder) / "report.html"
+    write_text(file, _page(Results(folder, arms, {}, margin, "", None)))
+    return file
+
+
+def _page(results: Results) -> str:
+    lasts = {arm.name: next(iter(arm.stages.values()))[-1] for arm in results.arms.values()}
+    sections = [Section("What each arm costs", table(tables.costs(results.arms))), pictures(lasts)]
+    numbers = []
+    for place, metric in enumerate(measured(results)):
+        compared = against_dense(results, metric)
+        if not place:
+            sections[:0] = [_verdicts(results, metric), _plots(compared, metric)]
+        plain = tables.against_dense(metric.dense, compared, metric.named, metric.places)
+        numbers.append(f"<h3>{escape(unit(metric.name))}</h3>{table(plain)}")
+    sections += [Section("Every number", "".join(numbers)), Section("How it was made", _origin(results.folder))]
+    name = results.folder.resolve().name
+    return document(f"Study {name}", "<p>Tickets and controls at one budget.</p>", sections)
+
+
+def _verdicts(results: Results, metric: Metric) -> Section:
+    decisions = decide(results.main, list(metric.named), metric.name, higher=metric.higher, margin=results.margin)
+    plain = tables.verdicts(decisions, metric.named, metric.places)
+    rows = tuple(tuple(cell.replace("**", "") for cell in row) for row in plain.rows)
+    html = table(Table(plain.header, rows, (HOW,))) if rows else "<p>No arm beside the dense one is finished.</p>"
+    return Section(f"Is it a winning ticket? {metric.name}, margin {results.margin:g}", html)
+
+
+def _plots(compared: Sequence[Gap], metric: Metric) -> Section:
+    """Return a plot for each task, with a curve for each arm."""
+    plots: dict[str, Plot] = {}
+    for number, (group, label) in enumerate(metric.named.items()):
+        mine = [gap for gap in compared if gap.group == group]
+        curves = []
+        for arm in dict.fromkeys(gap.arm for gap in mine):
+            found = [gap for gap in mine if gap.arm == arm]
+            half = [each.difference.half if math.isfinite(each.difference.half) else math.nan for each in found]
+            x, y = [each.density for each in found], [each.difference.mean for each in found]
+            curves.append(Curve(arm, x, y, half, [arm] * len(found)))
+        if curves:
+            plots[f"arms-{number}"] = against_density(label, curves, {DENSE: 0.0}, f"{unit(metric.name)}, less dense")
+    note = "Differences to the dense network of the same seed, with 95 % intervals over seeds and items."
+    html = f'{drawn(plots)}<p class="soft">{note}</p>' if plots else ""
+    return Section("Against the dense network", html, plots)
+
+
+def _origin(folder: Path) -> str:
+    left = [
+        f"{run.parent.parent.name}/{run.parent.name}: {', '.join(unfinished(run.parent))}"
+        for run in sorted(folder.glob("seed-*/*/plan.json"))
+        if unfinished(run.parent)
+    ]
+    stopped = f"<p><strong>Unfinished:</strong> {escape('; '.join(left))}.</p>" if left else ""
+    try:
+        held = yaml.safe_load((folder / HELD).read_text(encoding="utf-8"))
+        text = yaml.safe_dump({key: held[key] for key in ("k", "recipe")}, sort_keys=False)
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as cause:
+        raise RunError(f"{folder / HELD} is damaged: is {folder} a study directory?") from cause
+    return f"{stopped}<h3>Recipe and k</h3><pre>{escape(text.strip())}</pre>"
