@@ -262,6 +262,7 @@ def test_images_without_targets_are_refused_where_losses_are_wanted(
     assert "--scorer fisher looks at losses, and these images have no targets" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_networks_of_something_else_than_images(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

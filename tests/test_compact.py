@@ -63,6 +63,7 @@ def test_a_constant_is_folded_into_the_bias_of_what_reads_it() -> None:
     assert torch.equal(small.model[3].bias, small.biases["3.bias"]) and torch.equal(model[3].bias, before)
 
 
+@pytest.mark.slow
 def test_which_constants_can_go() -> None:
     cases = [
         (nn.Conv2d(4, 2, 3, padding=1), 5.0, 0),  # at the border, the constant stands beside padded zeros

@@ -45,6 +45,7 @@ class Branch(Net):
         zero_(self, "into.bias", 1)
 
 
+@pytest.mark.slow
 def test_operators_that_mix_channels_keep_them_all() -> None:
     middles: list[Callable[[Any, Tensor], Tensor]] = [
         lambda net, x: F.layer_norm(x.movedim(1, -1), (4,)).movedim(-1, 1),

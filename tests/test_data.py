@@ -163,6 +163,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_workers_end_when_their_process_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", LOADS], stdout=subprocess.PIPE, text=True) as loading:

@@ -117,6 +117,7 @@ def test_runs_are_listed_with_what_they_have_reached(tmp_path: Path, capsys: pyt
     assert [each["run"] for each in json.loads(capsys.readouterr().out)] == [str(run)]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_holds_is_running(tmp_path: Path) -> None:
     run = make(tmp_path / "toy-1")
     code = "import sys, time; from pathlib import Path; from prunekit.store import Run\n"

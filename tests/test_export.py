@@ -219,6 +219,7 @@ def test_a_compacted_file_cannot_make_layers_larger(chain: tuple[Chain, Path]) -
         pk.Ticket(ticket.tensors, ticket.masks, grown, trusted=True).model()
 
 
+@pytest.mark.slow
 def test_onnx_prints_what_it_does_and_how_exact_it_is(
     chain: tuple[Chain, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

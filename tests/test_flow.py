@@ -47,6 +47,7 @@ def deep(width: int = 12, depth: int = 24) -> nn.Sequential:
     return nn.Sequential(*(part for layer in wide for part in (layer, nn.ReLU())))
 
 
+@pytest.mark.slow
 def test_signals_beyond_float32_are_scored_and_iterating_keeps_layers_alive() -> None:
     model, data = deep(), Calibration([torch.zeros(1, 12)])
     with torch.no_grad():

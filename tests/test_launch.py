@@ -133,6 +133,7 @@ def test_mistakes_are_the_command_lines(outcome: pk.Outcome, tmp_path: Path, mon
         start(tmp_path / "new", tensorboard=True)
 
 
+@pytest.mark.slow
 def test_the_callers_threads_and_precision_come_back(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     for precision in ("bf16", "fp32"):  # accelerate would refuse a second precision in one process

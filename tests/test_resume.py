@@ -64,6 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_killed_in_an_evaluation(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     killed(out, *TASK, kill_at="evaluate:2")

@@ -112,6 +112,7 @@ def test_eval_measures_the_smaller_network(
     assert "removed" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_small_network_is_cut_further_by_masks(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

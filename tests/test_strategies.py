@@ -54,6 +54,7 @@ def test_a_reinitialised_control_starts_from_another_seed_and_keeps_the_data(tmp
     assert 0 < moved.abs().max() < 0.02  # one step of AdamW at 0.01 away from it
 
 
+@pytest.mark.slow
 def test_shuffled_and_random_controls_keep_the_counts_of_a_run(tmp_path: Path) -> None:
     _, path = walk(tmp_path / "imp")
     ticket = masks(path, "02-0.2500")

@@ -230,6 +230,7 @@ def test_the_example_input_is_handed_to_the_pruner() -> None:
     assert data.example.shape == (1, 6) and data.first(1).example is data.example
 
 
+@pytest.mark.slow
 def test_the_groups_that_are_found_by_tracing_are_cut_by_recipe(tmp_path: Path) -> None:
     declared = "declared: {'torch.nn.modules.activation:ReLU': {keep: []}}"
     prune = f"prune={{name: structured, scorer: magnitude, multiple: 2, {declared}}}"

@@ -22,6 +22,7 @@ def study(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS)
 
 
+@pytest.mark.slow
 def test_a_mistake_costs_two_and_no_traceback(tmp_path: Path) -> None:
     done = study(tmp_path / "study", "--arms", "imp,winner")
     assert done.returncode == 2 and "no arm 'winner'" in done.stderr and "Traceback" not in done.stderr

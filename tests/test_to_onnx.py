@@ -68,6 +68,7 @@ def shapes(made: object) -> list[tuple[int, ...]]:
     return [check.shape for check in made.checks]
 
 
+@pytest.mark.slow
 def test_an_image_network_takes_any_size_that_it_accepts(tmp_path: Path) -> None:
     model, path, lines = Denoiser().train(), tmp_path / "new" / "net.onnx", []
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

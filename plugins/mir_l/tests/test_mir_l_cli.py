@@ -74,6 +74,7 @@ def test_any_image_is_restored_under_its_name_at_its_size(
     assert source.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_exported_file_restores_as_its_run_does_without_the_run(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,12 +144,14 @@ def run(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_run_of_a_weights_file_notes_it_with_its_options_and_a_ticket_these_alone(run: Path, published: Path) -> None:
     recipe = (run / "recipe.yaml").read_text()
     assert "spandrel:DnCNN" in recipe and str(published) in recipe
     assert pk.load(run).about.network == {**GREY, "nb": 9, "in_nc": 1, "out_nc": 1, "act_mode": "BR", "mode": "DnCNN"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.png", "b.jpg"])
 def test_its_ticket_restores_images_in_grey_without_the_weights_file(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

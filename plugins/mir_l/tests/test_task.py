@@ -233,6 +233,7 @@ def test_the_fingerprint_changes_with_the_data_only(folder: Path) -> None:
     assert task().fingerprint() == task().fingerprint() != first
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("avif" not in versions(), reason="this Pillow has no AVIF")
 def test_files_and_the_web_are_trained_and_tested_on_request_alone() -> None:
     both = task(tasks=["jpeg", "web"], qualities=[10, 80], train_qualities=[30, 60])
