@@ -13,8 +13,9 @@ import torch
 from accelerate import Accelerator
 
 from prunekit.errors import RunError
+from prunekit.native import level
 
-MUST_AGREE = ("torch", "device", "cpu", "processes", "data")
+MUST_AGREE = ("torch", "device", "cpu", "kernels", "processes", "data")
 
 
 def describe(accelerator: Accelerator, data: str) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def describe(accelerator: Accelerator, data: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": cpu_name(),
+        "kernels": level(),
         "threads": torch.get_num_threads(),
         "processes": accelerator.num_processes,
         "data": data,
@@ -99,7 +101,9 @@ def adopt(held: Mapping[str, Any], now: Mapping[str, Any], *, drift: bool) -> li
         RunError: torch, device, number of processes or data differ and ``drift`` is off.
     """
     torch.set_num_threads(int(held.get("threads", torch.get_num_threads())))
-    differing = [f"{key} was {held.get(key)!r}, is {now[key]!r}" for key in MUST_AGREE if held.get(key) != now[key]]
+    differing = [
+        f"{key} was {held[key]!r}, is {now[key]!r}" for key in MUST_AGREE if held.get(key, now[key]) != now[key]
+    ]
     if differing and not drift:
         raise RunError(
             f"this run was started elsewhere: {'; '.join(differing)}. To go on, restore that, or accept results that "

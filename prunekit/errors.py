@@ -44,6 +44,10 @@ class RunError(PruneKitError):
     """A run directory is foreign, locked, damaged, or holds another recipe."""
 
 
+class RunBusy(RunError):  # noqa: N818  (said of the run)
+    """Another process is writing to the run directory: it can be waited for."""
+
+
 class Failed(PruneKitError):  # noqa: N818  (read as a verb: the run failed)
     """The run itself failed (loss not finite, disk full); the command line exits with 1."""
 

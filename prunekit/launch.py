@@ -137,7 +137,7 @@ def run(
         >>> result.scores[-1]["value"]  # doctest: +SKIP
         0.9978
     """
-    words = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
+    words = [f"{key}={json.dumps(value, ensure_ascii=False, default=str)}" for key, value in (overrides or {}).items()]
     asked = Asked(_path(out), fresh, device, drift, _path(dense), tensorboard)
     threads, foreign = torch.get_num_threads(), is_initialized()
 

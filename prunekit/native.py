@@ -23,6 +23,12 @@ def kernels() -> ctypes.CDLL | None:
     return None if isinstance(found, str) else found
 
 
+def level() -> int:
+    """Return which of `LEVELS` the kernels that run here are for; 0 where there are none."""
+    found = kernels()
+    return 0 if found is None else int(found.pk_machine(best_level()))
+
+
 def missing() -> str:
     """Return why there are no kernels, and what to do; empty where there are."""
     found = _found()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import Any, final
 
 import yaml
 
-from prunekit.errors import RunError
+from prunekit.errors import RunBusy, RunError
 from prunekit.files import read_json, refused, sync, write_json, write_text
 from prunekit.plan import Plan, Stage
 from prunekit.recipe import Recipe
@@ -75,7 +76,9 @@ class Run:
         except OSError as cause:
             os.close(self._lock)
             self._lock = None
-            raise RunError(
+            if cause.errno not in (errno.EACCES, errno.EAGAIN):
+                raise RunError(f"{self.path} cannot be locked: {cause}; choose another --out.") from cause
+            raise RunBusy(
                 f"another process is writing to {self.path}; wait for it, or choose another --out."
             ) from cause
 

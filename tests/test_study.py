@@ -18,7 +18,7 @@ from prunekit.registry import Registry
 from prunekit.report.results import StageResult
 from prunekit.study.arms import ARMS, Base, base_of, choose
 from prunekit.study.budget import plans_of, refuse_shapes, refuse_unequal, steps_of
-from prunekit.study.folder import open_study, plan_works
+from prunekit.study.folder import margin_of, open_study, plan_works
 from prunekit.study.results import ArmResult, decide
 from prunekit.study.stats import Difference, paired
 from prunekit.task import Measure
@@ -117,6 +117,9 @@ def test_a_directory_of_another_study_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study" / "study.yaml").write_text("k: 2")
     with pytest.raises(RunError, match=r"study.yaml is damaged: is .* a study directory"):
         open_study(tmp_path / "study", base())
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".study.yaml.tmp").touch()  # all that a study killed at its very beginning leaves
+    open_study(tmp_path / "killed", base())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(RunError, match=r"holds 'letter.txt' and no study.yaml"):
@@ -137,6 +140,13 @@ def test_runs_of_a_moved_study_name_the_ticket_where_it_is(tmp_path: Path) -> No
     moved = text.replace(str(tmp_path / "here" / "seed-0"), str(there / "seed-0"))
     assert (there / "seed-0/shuffled/recipe.yaml").read_text() == moved != text
     assert (there / "seed-0/shuffled.yaml").read_text() == moved
+
+
+def test_the_margin_that_was_last_asked_for_is_kept(tmp_path: Path) -> None:
+    open_study(tmp_path / "study", base())
+    assert margin_of(tmp_path / "study") == 0.1
+    open_study(tmp_path / "study", base(), margin=0.01)
+    assert margin_of(tmp_path / "study") == 0.01
 
 
 def test_an_interval_of_seeds_and_items() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_study import arm
 
+from prunekit.errors import RecipeError
 from prunekit.files import write_tensors
 from prunekit.job import bind_job
 from prunekit.masks import Masks
@@ -31,6 +32,8 @@ EACH = Each("tasks", ("a", "b"))
 def test_every_ticket_goes_to_every_other_task(tmp_path: Path) -> None:
     base = base_of(bind_job(read_recipe(RECIPE, ["task.steps=40", "seed=3"], REGISTRY), REGISTRY), None)
     each = read_each("task.tasks=[sum, gap]", base.recipe)
+    with pytest.raises(RecipeError, match="the recipe's task.tasks is without 'gasp'.*gap"):
+        read_each("task.tasks=sum,gasp", base.recipe)
     arms = single_arms(each)
     assert {name: found.after for name, found in arms.items()} == {
         "dense-on-sum": None,

@@ -79,7 +79,7 @@ def submit_two(device: str, jobs: int | None, monkeypatch: pytest.MonkeyPatch) -
 
 def test_each_gpu_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     threads = {"OMP_NUM_THREADS": "4"}
     two = [threads | {"CUDA_VISIBLE_DEVICES": "3"}, threads | {"CUDA_VISIBLE_DEVICES": "5"}]
@@ -133,3 +133,22 @@ def test_the_clock_goes_on_from_what_is_kept(tmp_path: Path) -> None:
     (tmp_path / "clock.json").write_text("{")
     with pytest.raises(RunError, match=r"clock.json is damaged: delete it"):
         Clock(tmp_path)
+
+
+def test_a_node_sees_paths_from_where_the_study_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, elsewhere = tmp_path / "begun", tmp_path / "elsewhere"
+    (begun / "studies").mkdir(parents=True)
+    elsewhere.mkdir()
+    (begun / "studies" / "imp.yaml").touch()
+    monkeypatch.chdir(elsewhere)  # as a worker of Ray, which is where its node was started
+    monkeypatch.setattr(pools, "do", lambda work, *_: "" if work.recipe.is_file() else "not there")
+    work = Work("imp", 0, Path("studies/imp.yaml"), Path("studies/imp"), None)
+    assert pools._do_there(work, "cpu", 1, str(begun)) == ""
+    monkeypatch.chdir(elsewhere)
+    assert "does not see" in pools._do_there(work, "cpu", 1, str(elsewhere))
+
+
+def test_a_run_that_cannot_be_locked_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").mkdir()  # nobody holds it, and nobody can
+    process._wait_for_another(tmp_path / "run", lambda: None)

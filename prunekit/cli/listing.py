@@ -76,7 +76,7 @@ def run_folders(folder: Path) -> Iterator[Path]:
 
 def read_row(run: Path) -> Row:
     """Read one run directory; never raises, since one damaged run should not hide the others."""
-    files = [path for path in run.rglob("*") if path.is_file() and path.name != "lock"]
+    files = [Path(place) / name for place, _, names in os.walk(run) for name in names if name != "lock"]
     stats = [stat for stat in map(_stat, files) if stat]
     size, changed = sum(stat.st_size for stat in stats), max((stat.st_mtime for stat in stats), default=0.0)
     try:

@@ -12,7 +12,9 @@ from prunekit.errors import RunError
 Reported = Annotated[
     list[Path], typer.Argument(metavar="RUN|STUDY...", help="A run directory, several, or a study's directory.")
 ]
-Margin = Annotated[float, typer.Option(help="Of a study: how much worse than dense is as good, in the first metric.")]
+Margin = Annotated[
+    float | None, typer.Option(help="Of a study: how much worse than dense is as good; default the study's own.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs, on standard output.")]
 Curves = Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard into RUN/tensorboard.")]
 
@@ -23,7 +25,7 @@ def report(
         bool, typer.Option("--html", help="One page with plots and pictures, to look at and to send.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder; default RUN/report, of several ./report.")] = None,
-    margin: Margin = 0.1,
+    margin: Margin = None,
 ) -> None:
     """Write Markdown, CSV and plots of a run, finished or not; with --html one page, of several runs side by side."""
     studies = [run for run in runs if (run / "study.yaml").is_file()]
@@ -42,7 +44,7 @@ def report(
             typer.echo(str(path))
 
 
-def _page(runs: list[Path], out: Path | None, margin: float, *, study: bool) -> Path:
+def _page(runs: list[Path], out: Path | None, margin: float | None, *, study: bool) -> Path:
     if study:
         from prunekit.study.html import write_study_html
 

@@ -53,7 +53,7 @@ def run_study(name: str, overrides: Sequence[str], asked: StudyAsked) -> None:
     pool = _pool(asked, len(bound.arms) * bound.study.seeds)
     with closing(Run(folder)) as held, _stopping(command):
         held.acquire()
-        open_study(folder, bound.base)
+        open_study(folder, bound.base, margin=bound.study.margin)
         works = plan_works(folder, bound.base, bound.arms, bound.study.seeds)
         failed = _walk(folder, works, bound, pool)
         first = bound.base.recipe.seed

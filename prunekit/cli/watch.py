@@ -98,7 +98,7 @@ class Lines:
 
 @final
 class Events:
-    """One JSON object a line on standard output; ``docs/runs.md`` lists them."""
+    """One JSON object a line on standard output; ``docs/reference/runs.md`` lists them."""
 
     def __init__(self, plan: Plan) -> None:
         self.pacer = Pacer(plan, JSON_EVERY_S)

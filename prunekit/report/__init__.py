@@ -37,7 +37,7 @@ def write_report(run: Path, out: Path | None = None) -> list[Path]:
         pictures = draw(run, results, folder)
     except PruneKitError as cause:  # the numbers are worth having without the pictures
         failure = cause
-    disk_bytes = disk_use(run, folder, run / "report")
+    disk_bytes = disk_use(run, folder, run / "report", run / "tensorboard")
     texts = {
         "report.md": page(run, results, [picture.name for picture in pictures], disk_bytes),
         "results.csv": results_csv(results),

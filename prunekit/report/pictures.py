@@ -53,7 +53,7 @@ def scenes(stages: Mapping[str, StageResult]) -> list[Scene]:
     for task, (item, _) in worsts[last].items():
         if item != firsts[last].get(task, ("", {}))[0]:
             made.append(_scene(stages, (worsts, firsts), (task, item), f"worst item of {last}"))
-    return [scene for scene in made if len(scene.shots) > 1][:MOST_SCENES]
+    return [scene for scene in made if scene.outputs and len(scene.shots) > 1][:MOST_SCENES]
 
 
 def _scene(

@@ -16,9 +16,10 @@ from prunekit.study.arms import Arm, Base
 from prunekit.study.walk import Work
 
 HELD = "study.yaml"
+MARGIN = 0.1
 
 
-def open_study(folder: Path, base: Base) -> None:
+def open_study(folder: Path, base: Base, *, margin: float = MARGIN) -> None:
     """Make the directory, or check that it holds a study of the same recipe and k; one that was moved is mended.
 
     Raises:
@@ -26,7 +27,11 @@ def open_study(folder: Path, base: Base) -> None:
     """
     file, here = folder / HELD, os.path.abspath(folder)  # noqa: PTH100  (links stay as they are)
     if not file.exists():
-        strangers = [path.name for path in folder.iterdir() if path.name != "lock"] if folder.is_dir() else []
+        strangers = (
+            [path.name for path in folder.iterdir() if path.name[0] != "." and path.name != "lock"]
+            if folder.is_dir()
+            else []
+        )
         if strangers:
             raise RunError(f"{folder} holds {strangers[0]!r} and no {HELD}: not a study; choose another --out.")
     else:
@@ -36,11 +41,20 @@ def open_study(folder: Path, base: Base) -> None:
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as cause:
             raise RunError(f"{file} is damaged: is {folder} a study directory?") from cause
         _check(folder, base, recipe, k)
-        if before == here:
+        if (before, held.get("margin")) == (here, margin):
             return
-        _moved(folder, before, here)
-    held = {"folder": here, "k": base.k, "recipe": base.recipe.model_dump()}
+        if before != here:
+            _moved(folder, before, here)
+    held = {"folder": here, "k": base.k, "margin": margin, "recipe": base.recipe.model_dump()}
     write_text(file, yaml.safe_dump(held, sort_keys=False))
+
+
+def margin_of(folder: Path) -> float:
+    """Return the margin that a study was last asked to decide by."""
+    try:
+        return float(yaml.safe_load((folder / HELD).read_text(encoding="utf-8")).get("margin", MARGIN))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as cause:
+        raise RunError(f"{folder / HELD} is damaged: is {folder} a study directory?") from cause
 
 
 def _check(folder: Path, base: Base, recipe: Recipe, k: int) -> None:

@@ -19,29 +19,30 @@ from prunekit.report.summary import unit
 from prunekit.report.table import Table
 from prunekit.study import tables
 from prunekit.study.arms import ARMS, DENSE
-from prunekit.study.folder import HELD
+from prunekit.study.folder import HELD, margin_of
 from prunekit.study.page import HOW, Metric, Results, against_dense, measured
 from prunekit.study.results import Gap, decide, read_arms
 
 
-def write_study_html(folder: Path, *, margin: float, out: Path | None = None) -> Path:
+def write_study_html(folder: Path, *, margin: float | None = None, out: Path | None = None) -> Path:
     """Write ``report.html`` of a study into ``out``, by default the study's directory.
 
     Args:
         folder: a study directory, finished or not.
-        margin: by how much a ticket may be worse than the dense network, in the unit of the first metric.
+        margin: by how much a ticket may be worse than the dense network, in the unit of the first metric; None takes
+            the study's own.
         out: folder for the page.
 
     Raises:
         RunError: no arm is finished, or a file is damaged.
         PruneKitError: bokeh, pillow or scipy is missing.
     """
-    seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*") if path.is_dir())
+    seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*") if path.name[5:].isdigit())
     arms = read_arms(folder, tuple(ARMS), seeds)
     if not arms:
         raise RunError(f"{folder} has no finished arm to report: give the study's command again.")
     file = (out or folder) / "report.html"
-    write_text(file, _page(Results(folder, arms, {}, margin, "", None)))
+    write_text(file, _page(Results(folder, arms, {}, margin_of(folder) if margin is None else margin, "", None)))
     return file
 
 

@@ -178,7 +178,8 @@ def _alone(results: Results, metric: Metric) -> list[Gap]:
 
 def _between(results: Results, each: Each, metric: Metric, pictures: list[Path]) -> list[str]:
     """Return the sections on the tasks alone and together, and draw their pictures."""
-    named = {group: metric.named[group] for group in between.owners(each, results.arms, metric.name)}
+    owned = between.owners(each, results.arms, metric.name)
+    named = {group: label for group, label in metric.named.items() if group in owned}
     if not named:
         return ["## Between tasks", "No task is measured by one network of a single task alone: nothing to compare."]
     sources = {value: value for value in each.values} | {ALL: "all tasks", RANDOM: "none: random places"}

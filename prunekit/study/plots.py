@@ -107,8 +107,10 @@ def _line(axes: Any, gaps: Sequence[Gap], number: int, label: str, *, higher: bo
 
 def _percents(axes: Any, densities: Sequence[float]) -> None:
     """Label a logarithmic axis of densities, falling to the right, with those that were measured."""
-    low, high = min(densities), max(densities)
     axes.minorticks_off()
+    if not densities:
+        return
+    low, high = min(densities), max(densities)
     gap = max(math.log(high / low), 0.1) / 4.5
     ticks = [math.exp(place) for place in apart([math.log(each) for each in (low, high, *densities)], gap)]
     axes.set_xticks(ticks, [f"{100 * tick:.3g} %" for tick in ticks])

@@ -37,7 +37,7 @@ class Here:
 
     def __init__(self, device: str, jobs: int | None, most: int) -> None:
         gpus = [] if device == "cpu" else _gpus()
-        cores = os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.jobs = jobs or min(len(gpus) or cores, most)
         self._device = device
         self._places: SimpleQueue[dict[str, str]] = SimpleQueue()
@@ -140,7 +140,10 @@ def _refuse_silent(address: str) -> None:
 
 
 def _do_there(work: Work, device: str, threads: int, directory: str) -> str:
-    if not work.recipe.is_file():
-        return f"the node {os.uname().nodename} does not see {work.recipe}: the study's directory must be shared."
-    os.chdir(directory)  # a recipe may name modules and data from where the study was started
+    there = Path(directory)
+    if not there.is_dir() or not (there / work.recipe).is_file():
+        return (
+            f"the node {os.uname().nodename} does not see {there / work.recipe}: the study's directory must be shared."
+        )
+    os.chdir(there)  # paths are seen from where the study was started
     return do(work, device, {"OMP_NUM_THREADS": str(threads)}, lambda: None)

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from signal import Signals
 
-from prunekit.errors import RunError
+from prunekit.errors import RunBusy, RunError
 from prunekit.files import write_text
 from prunekit.report.results import unfinished
 from prunekit.store import Run
@@ -93,7 +93,9 @@ def _wait_for_another(path: Path, ending: Callable[[], Signals | None]) -> None:
         with closing(Run(path)) as run:
             try:
                 run.acquire()
-            except RunError:
+            except RunBusy:
                 time.sleep(POLL_S)
                 continue
+            except RunError:  # the run will say so itself
+                return
             return

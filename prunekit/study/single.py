@@ -74,6 +74,12 @@ def read_each(text: str, recipe: Recipe) -> Each:
             f"each: {text}: the task {recipe.task.name!r} has no option {option!r}: "
             f"{nearest(option, recipe.task.options)}"
         )
+    known = recipe.task.options[option]
+    other = [value for value in values if isinstance(known, list | tuple) and value not in map(str, known)]
+    if other:
+        raise RecipeError(
+            f"each: {text}: the recipe's task.{option} is without {other[0]!r}: {nearest(other[0], known)}"
+        )
     strange = [value for value in values if not value.replace("_", "").replace("-", "").isalnum()]
     if strange or set(values) & {ALL, RANDOM}:
         raise RecipeError(f"each: {text}: a name is letters, digits, - and _, and neither {ALL!r} nor {RANDOM!r}.")

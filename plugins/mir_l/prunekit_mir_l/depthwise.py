@@ -63,7 +63,7 @@ def by_torch(x_bchw: Tensor, taps: Tensor, halves: int) -> Tensor:
 
 def _convolved(x_bchw: Tensor, taps: Tensor, halves: int) -> Tensor:
     # Tracing is asked about first: torch.compile warns of the cache around what looks for the kernels.
-    if _traced() or kernels() is None or not (_plain(x_bchw) and _plain(taps)):
+    if _traced() or kernels() is None or not (_plain(x_bchw) and _plain(taps) and _fits(x_bchw, taps, halves)):
         return by_torch(x_bchw, taps, halves)
     # Laid out before the function: what it keeps must be its arguments, or second derivatives would not find them.
     x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
@@ -73,6 +73,10 @@ def _convolved(x_bchw: Tensor, taps: Tensor, halves: int) -> Tensor:
 
 def _plain(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.layout == torch.strided
+
+
+def _fits(x_bchw: Tensor, taps: Tensor, halves: int) -> bool:
+    return x_bchw.dim() == 4 and x_bchw.shape[1] % halves == 0 and taps.shape == (x_bchw.shape[1], 1, 3, 3)
 
 
 def _traced() -> bool:
@@ -97,7 +101,8 @@ class _Convolved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor, halves: int) -> Tensor:
         images, channels, height, width = x.shape
-        out = torch.empty((images, channels // halves, height, width), memory_format=torch.channels_last)
+        shape = (images, channels // halves, height, width)
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         _run(False, halves, map=x, taps=taps, out=out)
         ctx.save_for_backward(x, taps)
         ctx.halves = halves
@@ -106,19 +111,30 @@ class _Convolved(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         x, taps = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the slopes are to be differentiated themselves
-            found = torch.autograd.grad(by_torch(x, taps, ctx.halves), (x, taps), slope, create_graph=True)
-            return (*found, None)
+        if (
+            torch.is_grad_enabled() or _traced() or torch._C._functorch.is_legacy_batchedtensor(slope)
+        ):  # the slopes are differentiated themselves, or many at a time
+            return (*_slopes_by_torch(ctx, x, taps, slope), None)
+        x = x.contiguous(memory_format=torch.channels_last)  # whoever saved it may have laid it out anew
         slope = slope.contiguous(memory_format=torch.channels_last)
         of_map, of_taps = torch.empty_like(x), x.new_empty(len(x), ctx.halves, _TAPS, slope.shape[1])
         _run(True, ctx.halves, map=x, taps=taps, slope=slope, map_slope=of_map, tap_slopes=of_taps)
         return of_map, of_taps.sum(0).transpose(1, 2).reshape(taps.shape), None
 
 
+def _slopes_by_torch(ctx: Any, x: Tensor, taps: Tensor, slope: Tensor) -> list[Tensor | None]:
+    """Return the slopes of those of the two that have one, as torch's operators make them."""
+    wanted = [tensor for tensor, needed in zip((x, taps), ctx.needs_input_grad, strict=False) if needed]
+    with torch.enable_grad():
+        result = by_torch(x, taps, ctx.halves)
+    found = iter(torch.autograd.grad(result, wanted, slope, create_graph=torch.is_grad_enabled()))
+    return [next(found) if needed else None for needed in ctx.needs_input_grad[:2]]
+
+
 def _run(backward: bool, halves: int, **tensors: Tensor) -> None:
     images, channels, height, width = tensors["map"].shape
     threads = torch.get_num_threads()
-    scratch = torch.empty(threads * _SCRATCH_ROWS * (width + 2) * _BLOCK)
+    scratch = tensors["map"].new_empty(threads * _SCRATCH_ROWS * (width + 2) * _BLOCK)
     addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     call = _Call(images, height, width, halves, channels // halves, **addresses)
     library().pk_depthwise(ctypes.byref(call), int(backward), scratch.data_ptr(), threads)

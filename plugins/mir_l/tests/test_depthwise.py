@@ -40,7 +40,7 @@ def slopes(function: Convolve, x: Tensor, taps: Tensor) -> list[Tensor]:
     """The result, and what comes back from it to the map and the taps."""
     given = [tensor.clone().requires_grad_() for tensor in (x, taps)]
     result = function(*given)
-    slope = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(x.dtype)
+    slope = torch.randn(result.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(x.dtype)
     return [result.detach(), *torch.autograd.grad(result, given, slope)]
 
 
@@ -110,6 +110,52 @@ def test_slopes_have_slopes(ours: Convolve, theirs: Convolve) -> None:
         second.append(torch.autograd.grad(sum(slope.square().sum() for slope in first), given))
     for one, right in zip(*second, strict=True):
         assert torch.allclose(one, right, rtol=1e-4)
+
+
+@needs_kernels
+@BOTH
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_what_is_frozen_has_no_slope_and_hinders_none(ours: Convolve, theirs: Convolve, frozen: int) -> None:
+    found = []
+    for function in (ours, theirs):
+        given = [tensor.clone().requires_grad_(place != frozen) for place, tensor in enumerate(tensors(1, 2, 3, 3))]
+        (first,) = torch.autograd.grad(function(*given).square().sum(), given[1 - frozen], create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), given[1 - frozen])[0])
+    assert torch.allclose(*found, rtol=1e-4)
+
+
+@needs_kernels
+@BOTH
+def test_many_slopes_at_a_time(ours: Convolve, theirs: Convolve) -> None:
+    given = [tensor.requires_grad_() for tensor in tensors(1, 2, 3, 3)]
+    slopes = torch.eye(theirs(*given).numel()).view(-1, *theirs(*given).shape)
+    found, right = (torch.autograd.grad(f(*given), given, slopes, is_grads_batched=True) for f in (ours, theirs))
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, right, strict=True))
+
+
+@needs_kernels
+@BOTH
+def test_another_default_type_and_another_layout_of_what_was_saved_change_nothing(
+    ours: Convolve, theirs: Convolve
+) -> None:
+    x, taps = tensors(2, 5, 4, 4)
+    right = slopes(ours, x, taps)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(lambda kept: kept.contiguous(), lambda kept: kept):
+            found = slopes(ours, x, taps)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(found, right, strict=True))
+
+
+@needs_kernels
+@BOTH
+def test_weights_that_do_not_fit_are_refused_as_torch_refuses_them(ours: Convolve, theirs: Convolve) -> None:
+    x, taps = tensors(1, 4, 3, 3)
+    for function in (ours, theirs):
+        with pytest.raises(RuntimeError):
+            function(x, taps[:4, :, :2])
 
 
 @BOTH
