@@ -42,7 +42,6 @@ def test_either_there_are_kernels_or_a_reason() -> None:
     assert (native.kernels() is None) == (native.missing() != "")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(native.kernels() is None, reason="the kernels were not built: no C compiler at install")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_kernels_bring_no_openmp_of_their_own() -> None:
