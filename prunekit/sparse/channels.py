@@ -8,7 +8,7 @@ others can be left out without a trace.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -32,6 +32,9 @@ class Channels:
     slots: Tensor
     constant: Tensor
 
+
+Link = tuple[Tensor, Tensor, Tensor | None]
+"""Slots, the slots that stay if they do, and which of those each reads (bool); None where they go in pairs."""
 
 Found = Channels | list[Channels | None] | None
 """What is known of a value in the graph; a list for an operator that returns several tensors, None for nothing."""
@@ -69,7 +72,7 @@ class Flow:
     folds: list[Fold] = field(default_factory=list)
     axes: list[Tensor] = field(default_factory=list)
     frozen: list[Tensor] = field(default_factory=list)
-    links: list[tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
     def new(self, size: int) -> Tensor:
         """Return slots for an axis of this size."""
@@ -131,23 +134,25 @@ class Flow:
         return Channels(axis, slots, torch.full((shape[axis],), torch.nan, dtype=torch.float64))
 
     def live(self) -> Tensor:
-        """Return for every slot whether it stays; one of every axis does."""
+        """Return for every slot whether it stays; one of every axis does, whether anything reads it or not."""
         live = torch.zeros(sum(len(slots) for slots in self.axes), dtype=torch.bool)
         for slots in self.frozen:
             live[slots] = True
-        self._spread_(live)
+        self._spread_(live, self.links)
+        coupled = [link for link in self.links if link[2] is None]
         used = [found.slots for found in self.values.values() if isinstance(found, Channels)]
         for slots in reversed([*self.axes, *used]):
             if len(slots) and not live[slots].any():
                 live[slots[0]] = True  # a layer of width 0 is more than most networks' own code can take
-                self._spread_(live)
+                self._spread_(live, coupled)  # nothing reads its value, so what it reads need not stay
         return live
 
-    def _spread_(self, live: Tensor) -> None:
+    @staticmethod
+    def _spread_(live: Tensor, links: Sequence[Link]) -> None:
         """Let life spread against the direction of the computation until nothing more happens."""
         before = -1
         while before != (before := int(live.sum())):
-            for source, target, reads in reversed(self.links):
+            for source, target, reads in reversed(links):
                 if reads is None:
                     live[target[live[source]]] = True
                 elif reads.numel():

@@ -34,9 +34,9 @@ def _elementwise(flow: Flow, node: Node, given: dict[str, Any]) -> Found:
         return None
     first = sorted(operands, key=lambda operand: operand in flow.tensors)  # activations say which axis, not scales
     known = [(found.axis - len(shape_of(operand)), found) for operand in first if (found := flow.find(operand))]
-    axis = next((axis for axis, found in known if len(found.slots) > 1), None)
-    if axis is None:
+    if not known:
         return None
+    axis = next((axis for axis, found in known if len(found.slots) > 1), known[0][0])
     size = shape_of(node)[axis]
     aligned = {operand: _aligned(flow, operand, axis, size) for operand in operands}
     main = next(found for found in aligned.values() if len(found.slots) == size)
