@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -75,12 +74,13 @@ def launch(
     now = describe(accelerator, job.task.fingerprint())
     with closing(run):
         if main:
-            if asked.fresh:
-                put_aside(run.path)
+            aside = put_aside(run.path) if asked.fresh else None
             run.open(job.recipe, now, stored_plan(job.plan))
         accelerator.wait_for_everyone()
         differing = adopt(read_json(run.path / "env.json"), now, drift=asked.drift)
         with watching(job.plan, main) as shown, _curves(run.path, asked.tensorboard and main) as curves:
+            if main and aside is not None:
+                shown.note(f"put aside as {aside}")
             for text in differing:
                 shown.note(f"drifting: {text}; the result will not be bit-identical.")
             if greet:
@@ -185,17 +185,18 @@ def make_accelerator(precision: str, device: str) -> Accelerator:
         ) from cause
 
 
-def put_aside(path: Path) -> None:
-    """Rename an existing run directory to the first free ``PATH~N``; nothing is deleted.
+def put_aside(path: Path) -> Path | None:
+    """Rename an existing run directory to the first free ``PATH~N``, and return that; nothing is deleted.
 
     Raises:
         RunError: another process is writing there.
     """
-    if (path / "recipe.yaml").exists():
-        path = path.resolve()
-        names = (path.with_name(f"{path.name}~{n}") for n in itertools.count(1))
-        free = next(name for name in names if not name.exists())
-        with closing(Run(path)) as run:
-            run.acquire()
-            path.rename(free)
-        sys.stderr.write(f"put aside as {free}\n")
+    if not (path / "recipe.yaml").exists():
+        return None
+    path = path.resolve()
+    names = (path.with_name(f"{path.name}~{n}") for n in itertools.count(1))
+    free = next(name for name in names if not name.exists())
+    with closing(Run(path)) as run:
+        run.acquire()
+        path.rename(free)
+    return free

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
@@ -20,6 +21,8 @@ from prunekit.recipe import Recipe
 LAST = "last.safetensors"
 DONE = "done"
 WORST = "worst.safetensors"
+LOOK_S = 0.1
+"""Longer than looking whether a run is held takes."""
 
 
 @final
@@ -72,7 +75,7 @@ class Run:
         except OSError as cause:
             raise RunError(f"{self.path} cannot be written: {cause}; choose another --out.") from cause
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._lock)
         except OSError as cause:
             os.close(self._lock)
             self._lock = None
@@ -120,6 +123,19 @@ class Run:
     def bytes(self) -> int:
         """Return the bytes that the directory takes."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def _lock(file: int) -> None:
+    """Take the lock of a run; whoever only looks whether it is held holds it for a moment, which is waited out."""
+    for last in (False, False, True):
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as cause:
+            if last or cause.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            time.sleep(LOOK_S)
+        else:
+            return
 
 
 def read_recipe_file(path: Path) -> Recipe:

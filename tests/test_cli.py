@@ -71,12 +71,16 @@ def test_json_is_all_that_programs_read(
     assert events[-1]["report"] == str(finished / "report" / "report.md")
 
 
-def test_fresh_puts_the_old_run_aside(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fresh_puts_the_old_run_aside(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    arguments = ("run", TOY, "task.steps=1", "strategy.rewind=init", "--out", str(out), "--device", "cpu", "--quiet")
+    arguments = ("run", TOY, "task.steps=1", "strategy.rewind=init", "--out", str(out), "--device", "cpu")
     assert call(monkeypatch, *arguments) == 0
     assert call(monkeypatch, *arguments, "--fresh") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run~1"]
+    said = capsys.readouterr()
+    assert "put aside as" in said.out.replace("\n", " ") and "put aside" not in said.err
 
 
 def test_another_recipe_in_the_same_directory_is_refused(

@@ -15,6 +15,8 @@ from prunekit.errors import PruneKitError, RunError
 from prunekit.files import write_json, write_tensors, write_text
 from prunekit.report.compare import write_comparison
 from prunekit.report.html import html_page, write_html
+from prunekit.report.pictures import scenes
+from prunekit.report.results import read_results
 
 
 def add_worst(run):
@@ -109,6 +111,17 @@ def test_texts_of_others_are_escaped(run):
     assert "alert(1)" in page and "<script>alert" not in page and "<img src=x" not in page
 
 
+def test_a_number_that_may_be_of_another_data_set_is_not_shown(run):
+    image = torch.zeros(20, 20, 3, dtype=torch.uint8)
+    for name in (DENSE, TICKET):
+        pictures = {f"grain/i0/{part}": image for part in ("input", "output", "target")}
+        write_tensors(run / name / "done" / "samples.safetensors", pictures)
+    seen = text(html_page(run))
+    assert "grain: i0 (first item)" in seen and "10.00 dB" not in seen.partition("grain: i0")[2].partition("line")[0]
+    shots = [scene.shots for scene in scenes(dict(zip((DENSE, TICKET), read_results(run), strict=True)))]
+    assert [number for _, number, _ in shots[0]] == ["", "", "", ""]
+
+
 def test_a_run_with_nothing_to_show_but_what_is_kept(run):
     for name in (DENSE, TICKET):
         write_json(run / name / "done" / "metrics.json", [])
@@ -172,3 +185,20 @@ def test_a_study_shows_its_verdicts_and_its_arms(tmp_path):
     assert f"Unfinished: seed-0/random: {TO_DO}; seed-1/random: {TO_DO}." in seen
     assert "dense 2 100.00 % 1,300" in seen
     assert "k: 1 recipe: seed: 3" in seen and "elsewhere" not in seen
+    assert "Tickets on other tasks" not in seen
+
+
+def test_a_study_of_single_tasks_shows_them(tmp_path):
+    """Of the tasks blur and none other a network of its own is there; both have the same numbers."""
+    folder = tmp_path / "study"
+    write_text(folder / "study.yaml", "k: 1\neach: {option: tasks, values: [blur, grain]}\nrecipe: {seed: 0}\n")
+    for arm in ("dense", "imp", "dense-on-blur", "imp-on-blur"):
+        made = make(folder / "seed-0" / arm)
+        plan = json.loads((made / "plan.json").read_text())
+        write_json(made / "plan.json", plan[: 1 if arm.startswith("dense") else 2])
+    report([folder], html=True, out=None, margin=2.0)
+    seen = text((folder / "report.html").read_text(encoding="utf-8"))
+    assert "Tickets on other tasks: psnr" in seen
+    assert "ticket of on blur on grain (x) on grain (y) blur -0.50 (one seed" in seen
+    assert "One task beside all: psnr" in seen and "What tickets have in common" in seen
+    assert "blur, all 100.0 % 71.4 % " in seen  # of six entries both keep the same five

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,6 +79,19 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> No
     assert "another process is writing to" in refused.stdout
     run.close()
     opened(tmp_path / "run").close()
+
+
+def test_one_who_looks_for_a_moment_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tmp_path / "run").close()
+    tries = iter([BlockingIOError(errno.EAGAIN, "held"), None])
+
+    def lockf(*_: object) -> None:
+        if problem := next(tries):
+            raise problem
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+    opened(tmp_path / "run").close()
+    assert list(tries) == []
 
 
 def test_results_appear_in_one_step_and_the_checkpoint_goes(tmp_path: Path) -> None:

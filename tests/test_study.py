@@ -18,14 +18,16 @@ from prunekit.registry import Registry
 from prunekit.report.results import StageResult
 from prunekit.study.arms import ARMS, Base, base_of, choose
 from prunekit.study.budget import plans_of, refuse_shapes, refuse_unequal, steps_of
-from prunekit.study.folder import margin_of, open_study, plan_works
+from prunekit.study.folder import asked_of, open_study, plan_works
 from prunekit.study.results import ArmResult, decide
+from prunekit.study.single import Each
 from prunekit.study.stats import Difference, paired
 from prunekit.task import Measure
 
 TESTS = Path(__file__).parent
 TOY = str(TESTS / "toy.yaml")
 REGISTRY = Registry.discover([])
+EACH = Each("tasks", ("a", "b"))
 
 
 def base(*overrides: str, k: int | None = None) -> Base:
@@ -144,9 +146,9 @@ def test_runs_of_a_moved_study_name_the_ticket_where_it_is(tmp_path: Path) -> No
 
 def test_the_margin_that_was_last_asked_for_is_kept(tmp_path: Path) -> None:
     open_study(tmp_path / "study", base())
-    assert margin_of(tmp_path / "study") == 0.1
-    open_study(tmp_path / "study", base(), margin=0.01)
-    assert margin_of(tmp_path / "study") == 0.01
+    assert asked_of(tmp_path / "study") == (0.1, None)
+    open_study(tmp_path / "study", base(), margin=0.01, each=EACH)
+    assert asked_of(tmp_path / "study") == (0.01, EACH)
 
 
 def test_an_interval_of_seeds_and_items() -> None:

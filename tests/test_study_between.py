@@ -18,8 +18,9 @@ from prunekit.registry import Registry
 from prunekit.study.arms import base_of, choose
 from prunekit.study.between import interference, owners, transfers
 from prunekit.study.budget import plans_of, refuse_unequal, steps_of
+from prunekit.study.measured import Results
 from prunekit.study.overlap import Overlap, Shared, overlaps
-from prunekit.study.page import Results, write_study_report
+from prunekit.study.page import write_study_report
 from prunekit.study.results import ArmResult
 from prunekit.study.single import Each, read_each, single_arms
 from prunekit.study.tables import overlapping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -146,6 +147,18 @@ def test_a_node_sees_paths_from_where_the_study_was_started(tmp_path: Path, monk
     assert pools._do_there(work, "cpu", 1, str(begun)) == ""
     monkeypatch.chdir(elsewhere)
     assert "does not see" in pools._do_there(work, "cpu", 1, str(elsewhere))
+
+
+def test_a_run_that_fails_again_is_not_said_to_fail_as_before(tmp_path: Path) -> None:
+    mine = Work("imp", 0, tmp_path / "imp.yaml", tmp_path / "imp", None)  # there is no such recipe: one line
+    said = process.do(mine, "cpu", {}, lambda: None)
+    assert "imp.yaml" in said and "(exit code 2; see " in said
+    with mine.run.with_suffix(".log").open("a") as log:
+        log.write("an older reason\n")
+    silent = f"import os, signal; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_command", lambda *_: [sys.executable, "-c", silent])
+        assert process.do(mine, "cpu", {}, lambda: None).startswith("it said nothing (exit code -9; ")
 
 
 def test_a_run_that_cannot_be_locked_is_not_waited_for(tmp_path: Path) -> None:

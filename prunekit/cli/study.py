@@ -25,8 +25,9 @@ from prunekit.study.arms import Arm, Base, base_of, choose
 from prunekit.study.budget import plans_of, refuse_shapes, refuse_unequal, steps_of
 from prunekit.study.clock import Clock
 from prunekit.study.folder import open_study, plan_works
-from prunekit.study.page import Results, write_study_report
-from prunekit.study.pools import Cluster, Here
+from prunekit.study.measured import Results
+from prunekit.study.page import write_study_report
+from prunekit.study.pools import Cluster, Here, refuse_silent
 from prunekit.study.results import read_arms
 from prunekit.study.single import Each, read_each, single_arms
 from prunekit.study.spec import Study, read_study
@@ -47,13 +48,15 @@ class _Bound:
 
 def run_study(name: str, overrides: Sequence[str], asked: StudyAsked) -> None:
     """Run every arm for every seed, or on from where it stopped; write and print the report."""
+    if asked.ray is not None:
+        refuse_silent(asked.ray)  # at once; finding out what else is wrong takes seconds
     bound = _bind(read_study(name, overrides, asked.given))
     folder = asked.out or Path("studies") / f"{Path(name).stem}-{bound.base.recipe.digest()}"
     command = shlex.join(["prunekit", *sys.argv[1:]])
     pool = _pool(asked, len(bound.arms) * bound.study.seeds)
     with closing(Run(folder)) as held, _stopping(command):
         held.acquire()
-        open_study(folder, bound.base, margin=bound.study.margin)
+        open_study(folder, bound.base, margin=bound.study.margin, each=bound.each)
         works = plan_works(folder, bound.base, bound.arms, bound.study.seeds)
         failed = _walk(folder, works, bound, pool)
         first = bound.base.recipe.seed

@@ -15,6 +15,7 @@ from prunekit.errors import PruneKitError
 from prunekit.report.charts import NEEDED
 from prunekit.report.results import StageResult, read_samples, read_worst
 from prunekit.report.table import digits, metrics
+from prunekit.task import Measure
 
 MOST_BYTES = 2_500_000  # of all pictures of a page
 SIZES = ((512, 92), (384, 90), (256, 88), (192, 85), (128, 80))  # longest side in pixels, JPEG quality
@@ -70,11 +71,7 @@ def _scene(
                 found.setdefault(label, samples[task][1])
     images = found[next(reversed(found))]
     metric = next(iter(metrics(stages.values())), "")
-    measures = {
-        label: next((m for m in stages[label].measures if (m.task, m.item, m.metric) == (task, item, metric)), None)
-        for label in stages
-        if label in found
-    }
+    measures = {label: _only(stages[label], (task, item, metric)) for label in stages if label in found}
     values = {label: measure.value for label, measure in measures.items() if measure}
     baseline = next((m.baseline for m in measures.values() if m and m.baseline is not None), None)
     places = digits([*values.values(), baseline])
@@ -88,6 +85,12 @@ def _scene(
     start = len(shots) - len(outputs)
     shots += [("target", "", images["target"])] if "target" in images else []
     return Scene(f"{task}: {item} ({note})", shots, range(start, start + len(outputs)))
+
+
+def _only(stage: StageResult, key: tuple[str, str, str]) -> Measure | None:
+    """Return the measure of a task, item and metric; none where two data sets have an item of that name."""
+    held = [m for m in stage.measures if (m.task, m.item, m.metric) == key]
+    return held[0] if len(held) == 1 else None
 
 
 def markup(found: Sequence[Scene]) -> str:

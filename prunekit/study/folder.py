@@ -13,14 +13,17 @@ from prunekit.files import write_text
 from prunekit.recipe import Recipe
 from prunekit.store import check_same, read_recipe_file
 from prunekit.study.arms import Arm, Base
+from prunekit.study.single import Each
 from prunekit.study.walk import Work
 
 HELD = "study.yaml"
 MARGIN = 0.1
 
 
-def open_study(folder: Path, base: Base, *, margin: float = MARGIN) -> None:
+def open_study(folder: Path, base: Base, *, margin: float = MARGIN, each: Each | None = None) -> None:
     """Make the directory, or check that it holds a study of the same recipe and k; one that was moved is mended.
+
+    The margin and the single tasks are kept beside them, for the reports to come.
 
     Raises:
         RunError: it holds another study, or something else.
@@ -34,26 +37,30 @@ def open_study(folder: Path, base: Base, *, margin: float = MARGIN) -> None:
         )
         if strangers:
             raise RunError(f"{folder} holds {strangers[0]!r} and no {HELD}: not a study; choose another --out.")
-    else:
+    alone = None if each is None else {"option": each.option, "values": list(each.values)}
+    if file.exists():
         try:
             held = yaml.safe_load(file.read_text(encoding="utf-8"))
             recipe, k, before = Recipe.model_validate(held["recipe"]), int(held["k"]), str(held["folder"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as cause:
             raise RunError(f"{file} is damaged: is {folder} a study directory?") from cause
         _check(folder, base, recipe, k)
-        if (before, held.get("margin")) == (here, margin):
+        if (before, held.get("margin"), held.get("each")) == (here, margin, alone):
             return
         if before != here:
             _moved(folder, before, here)
-    held = {"folder": here, "k": base.k, "margin": margin, "recipe": base.recipe.model_dump()}
+    held = {"folder": here, "k": base.k, "margin": margin, "each": alone, "recipe": base.recipe.model_dump()}
     write_text(file, yaml.safe_dump(held, sort_keys=False))
 
 
-def margin_of(folder: Path) -> float:
-    """Return the margin that a study was last asked to decide by."""
+def asked_of(folder: Path) -> tuple[float, Each | None]:
+    """Return the margin that a study was last asked to decide by, and the tasks that it was to look at alone."""
     try:
-        return float(yaml.safe_load((folder / HELD).read_text(encoding="utf-8")).get("margin", MARGIN))
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as cause:
+        held = yaml.safe_load((folder / HELD).read_text(encoding="utf-8"))
+        alone = held.get("each")
+        each = None if alone is None else Each(str(alone["option"]), tuple(map(str, alone["values"])))
+        return float(held.get("margin", MARGIN)), each
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as cause:
         raise RunError(f"{folder / HELD} is damaged: is {folder} a study directory?") from cause
 
 

@@ -18,10 +18,13 @@ from prunekit.report.results import unfinished
 from prunekit.report.summary import unit
 from prunekit.report.table import Table
 from prunekit.study import tables
+from prunekit.study.alone import compared_alone
 from prunekit.study.arms import ARMS, DENSE
-from prunekit.study.folder import HELD, margin_of
-from prunekit.study.page import HOW, Metric, Results, against_dense, measured
+from prunekit.study.folder import HELD, asked_of
+from prunekit.study.measured import Metric, Results, against_dense, measured
+from prunekit.study.page import HOW
 from prunekit.study.results import Gap, decide, read_arms
+from prunekit.study.single import single_arms
 
 
 def write_study_html(folder: Path, *, margin: float | None = None, out: Path | None = None) -> Path:
@@ -38,22 +41,24 @@ def write_study_html(folder: Path, *, margin: float | None = None, out: Path | N
         PruneKitError: bokeh, pillow or scipy is missing.
     """
     seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*") if path.name[5:].isdigit())
-    arms = read_arms(folder, tuple(ARMS), seeds)
+    asked, each = asked_of(folder)
+    arms = read_arms(folder, [*ARMS, *(single_arms(each) if each else ())], seeds)
     if not arms:
         raise RunError(f"{folder} has no finished arm to report: give the study's command again.")
     file = (out or folder) / "report.html"
-    write_text(file, _page(Results(folder, arms, {}, margin_of(folder) if margin is None else margin, "", None)))
+    write_text(file, _page(Results(folder, arms, {}, asked if margin is None else margin, "", each)))
     return file
 
 
 def _page(results: Results) -> str:
-    lasts = {arm.name: next(iter(arm.stages.values()))[-1] for arm in results.arms.values()}
+    lasts = {arm.name: next(iter(arm.stages.values()))[-1] for arm in results.main.values()}
     sections = [Section("What each arm costs", table(tables.costs(results.arms))), pictures(lasts)]
     numbers = []
     for place, metric in enumerate(measured(results)):
         compared = against_dense(results, metric)
         if not place:
             sections[:0] = [_verdicts(results, metric), _plots(compared, metric)]
+            sections += _alone(results, metric)
         plain = tables.against_dense(metric.dense, compared, metric.named, metric.places)
         numbers.append(f"<h3>{escape(unit(metric.name))}</h3>{table(plain)}")
     sections += [Section("Every number", "".join(numbers)), Section("How it was made", _origin(results.folder))]
@@ -67,6 +72,18 @@ def _verdicts(results: Results, metric: Metric) -> Section:
     rows = tuple(tuple(cell.replace("**", "") for cell in row) for row in plain.rows)
     html = table(Table(plain.header, rows, (HOW,))) if rows else "<p>No arm beside the dense one is finished.</p>"
     return Section(f"Is it a winning ticket? {metric.name}, margin {results.margin:g}", html)
+
+
+def _alone(results: Results, metric: Metric) -> list[Section]:
+    """Return what there is to say of single tasks; the pictures of it are in the Markdown report."""
+    if results.each is None:
+        return []
+    return [
+        Section(told.title, table(Table(told.table.header, told.table.rows, (told.how,))))
+        if told.table.rows
+        else Section(told.title, f"<p>{escape(told.how)}</p>")
+        for told in compared_alone(results, results.each, metric)
+    ]
 
 
 def _plots(compared: Sequence[Gap], metric: Metric) -> Section:

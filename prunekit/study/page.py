@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import final
 
 from prunekit.files import write_text
 from prunekit.report.markdown import layout
-from prunekit.report.results import StageResult
-from prunekit.report.table import Group, digits, labels, metrics
 from prunekit.study import between, plots, tables
-from prunekit.study.arms import ARMS, DENSE
+from prunekit.study.alone import compared_alone
 from prunekit.study.clock import seconds_of
+from prunekit.study.measured import Metric, Results, against_dense, measured
 from prunekit.study.overlap import overlaps
-from prunekit.study.results import ArmResult, Gap, decide, gaps
+from prunekit.study.results import Gap, decide
 from prunekit.study.sheets import gaps_csv, overlaps_csv
-from prunekit.study.single import ALL, RANDOM, Each
+from prunekit.study.single import Each
 
 HOW = (
     "Differences are paired: the same items, the same seeds, the dense network of the same seed. ± is half a 95 % "
@@ -27,64 +22,7 @@ HOW = (
     "none. 'Is it a winning ticket?' is yes where it is not worse than dense by more than the margin and better than "
     "every control, both with the whole interval; no where one of these is refuted; undecided otherwise."
 )
-TRANSFER = (
-    "Each ticket, taken from the network that is named left, is trained from the initialisation on one task alone and "
-    "measured on it. Differences to that task's own dense network, positive where the ticket is better."
-)
-INTERFERENCE = (
-    "The network of all tasks less the network of that one task at the same density and after as many steps, of which "
-    "the former shares its own among the tasks. Positive: the other tasks help; negative: they are in its way."
-)
-OVERLAP = (
-    "Weights that both tickets keep, as a share of those that either keeps; mean over the seeds (least to most). By "
-    "chance: the same of tickets that keep as many weights of each tensor in random places. Tickets of a seed start "
-    "from the same initialisation, so they have more in common than chance before any training. The tensors named are "
-    "among those with a hundredth of the kept weights at least."
-)
 TENSORS = "Tensor by tensor, all seeds together, larger where more is kept; `overlap.csv` names them."
-
-
-@final
-@dataclass(frozen=True)
-class Results:
-    """All that a report is made from.
-
-    Args:
-        folder: the study's.
-        arms: as `prunekit.study.results.read_arms` returns them.
-        failed: (arm, seed) -> why.
-        margin: in the unit of the first metric.
-        command: makes the same study again.
-        each: the tasks that were looked at alone, if any.
-    """
-
-    folder: Path
-    arms: Mapping[str, ArmResult]
-    failed: Mapping[tuple[str, int], str]
-    margin: float
-    command: str
-    each: Each | None
-
-    @property
-    def main(self) -> dict[str, ArmResult]:
-        """The arms of all tasks."""
-        return {name: arm for name, arm in self.arms.items() if name in ARMS}
-
-    def stages(self) -> list[StageResult]:
-        """Return every stage of the arms of all tasks."""
-        return [stage for arm in self.main.values() for stages in arm.stages.values() for stage in stages]
-
-
-@final
-@dataclass(frozen=True)
-class Metric:
-    """One metric: the tasks that have it, whether higher is better, decimals, and the dense networks' means."""
-
-    name: str
-    named: Mapping[Group, str]
-    higher: bool
-    places: int
-    dense: Mapping[Group, float]
 
 
 def write_study_report(results: Results) -> list[Path]:
@@ -125,20 +63,6 @@ def write_study_report(results: Results) -> list[Path]:
     return [*(folder / name for name in sheets), *pictures]
 
 
-def measured(results: Results) -> list[Metric]:
-    """Return the metrics of a study, the one that decides first; none without a dense network."""
-    if DENSE not in results.arms:
-        return []
-    dense, stages = results.arms[DENSE], results.stages()
-    found = []
-    for name in metrics(stages):
-        named = labels(stages, name)
-        means = {group: statistics.fmean(dense.values(-1, group, name).values()) for group in named}
-        higher = next(m.higher_is_better for stage in stages for m in stage.measures if m.metric == name)
-        found.append(Metric(name, named, higher, digits(means.values()), means))
-    return found
-
-
 def _clock(results: Results) -> str:
     runs = sum(arm.seconds for arm in results.arms.values())
     return (
@@ -151,18 +75,6 @@ def _verdicts(results: Results, metric: Metric) -> list[str]:
     decisions = decide(results.main, list(metric.named), metric.name, higher=metric.higher, margin=results.margin)
     title = f"## Is it a winning ticket? {metric.name}, margin {results.margin:g}"
     return [title, layout(tables.verdicts(decisions, metric.named, metric.places))]
-
-
-def against_dense(results: Results, metric: Metric) -> list[Gap]:
-    """Return how every arm of all tasks differs from the dense network at each of its densities."""
-    dense = results.arms[DENSE]
-    others = [arm for arm in results.main.values() if arm is not dense]
-    return [
-        gap
-        for arm in others
-        for point in range(arm.points)
-        for gap in gaps(arm, point, dense, -1, metric.named, metric.name)
-    ]
 
 
 def _alone(results: Results, metric: Metric) -> list[Gap]:
@@ -180,20 +92,16 @@ def _between(results: Results, each: Each, metric: Metric, pictures: list[Path])
     """Return the sections on the tasks alone and together, and draw their pictures."""
     owned = between.owners(each, results.arms, metric.name)
     named = {group: label for group, label in metric.named.items() if group in owned}
-    if not named:
-        return ["## Between tasks", "No task is measured by one network of a single task alone: nothing to compare."]
-    sources = {value: value for value in each.values} | {ALL: "all tasks", RANDOM: "none: random places"}
-    moved = between.transfers(each, results.arms, metric.name)
-    table = tables.transferred(sources, moved, named, metric.higher, metric.places)
-    parts = [f"## Tickets on other tasks: {metric.name}", TRANSFER, layout(table)]
-    if mixed := between.interference(each, results.arms, metric.name):
-        table = tables.interfering(mixed, named, metric.higher, metric.places)
-        drawing = partial(plots.interference, found=mixed, named=named, metric=metric.name, higher=metric.higher)
-        pictures.append(plots.draw(results.folder / "interference.png", drawing))
-        parts += [f"## One task beside all: {metric.name}", INTERFERENCE, layout(table)]
-        parts.append("![interference.png](interference.png)")
-    if shared := overlaps(each, results.arms):
-        pictures.append(plots.draw(results.folder / "overlap.png", partial(plots.overlap, found=shared)))
-        parts += ["## What tickets have in common", OVERLAP, layout(tables.overlapping(shared))]
-        parts.append(f"![overlap.png](overlap.png)\n\n{TENSORS}")
+    parts: list[str] = []
+    for told in compared_alone(results, each, metric):
+        parts += [f"## {told.title}", told.how, *([layout(told.table)] if told.table.rows else [])]
+        if told.mixed:
+            drawing = partial(
+                plots.interference, found=told.mixed, named=named, metric=metric.name, higher=metric.higher
+            )
+            pictures.append(plots.draw(results.folder / "interference.png", drawing))
+            parts.append("![interference.png](interference.png)")
+        if told.shared:
+            pictures.append(plots.draw(results.folder / "overlap.png", partial(plots.overlap, found=told.shared)))
+            parts.append(f"![overlap.png](overlap.png)\n\n{TENSORS}")
     return parts

@@ -101,15 +101,11 @@ class Cluster:
             import ray
         except ImportError as cause:
             raise PruneKitError('--ray needs Ray: pip install "prunekit[ray]".') from cause
+        refuse_silent(address)
         try:
-            _refuse_silent(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (OSError, ValueError, RuntimeError) as cause:
-            why = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-            raise RunError(
-                f"--ray {address}: no Ray cluster answers there ({why}); start one with "
-                "'ray start --head', and its other nodes with 'ray start --address HEAD:6379'."
-            ) from cause
+            raise _no_cluster(address, cause) from cause
         self._ray: Any = ray
         gpus = 0 if device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -132,11 +128,22 @@ class Cluster:
         return done
 
 
-def _refuse_silent(address: str) -> None:
-    """Raise OSError where nobody listens at HOST:PORT; Ray itself would wait for minutes."""
+def refuse_silent(address: str) -> None:
+    """Raise RunError where nobody listens at HOST:PORT; Ray itself would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+        try:
+            socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+        except OSError as cause:
+            raise _no_cluster(address, cause) from cause
+
+
+def _no_cluster(address: str, cause: Exception) -> RunError:
+    why = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    return RunError(
+        f"--ray {address}: no Ray cluster answers there ({why}); start one with "
+        "'ray start --head', and its other nodes with 'ray start --address HEAD:6379'."
+    )
 
 
 def _do_there(work: Work, device: str, threads: int, directory: str) -> str:

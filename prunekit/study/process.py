@@ -40,11 +40,13 @@ def do(work: Work, device: str, environment: Mapping[str, str], ending: Callable
         return "stopped before it began"
     log = work.run.with_suffix(".log")
     with log.open("a", encoding="utf-8") as out:
+        before = out.tell()
         code = _run(_command(work, device), {**os.environ, **environment}, out.fileno(), ending)
     if code == 0:
         write_text(_mark(work), work.recipe.read_text(encoding="utf-8"))
         return ""
-    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    text = log.read_bytes()[before:].decode(errors="replace")  # what earlier tries said is not why this one failed
+    said = [line for line in text.splitlines() if line.strip()]
     return f"{said[-1] if said else 'it said nothing'} (exit code {code}; see {log})"
 
 
