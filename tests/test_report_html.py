@@ -191,7 +191,10 @@ def test_a_study_shows_its_verdicts_and_its_arms(tmp_path):
 def test_a_study_of_single_tasks_shows_them(tmp_path):
     """Of the tasks blur and none other a network of its own is there; both have the same numbers."""
     folder = tmp_path / "study"
-    write_text(folder / "study.yaml", "k: 1\neach: {option: tasks, values: [blur, grain]}\nrecipe: {seed: 0}\n")
+    write_text(
+        folder / "study.yaml",
+        "k: 1\narms: [dense, imp]\neach: {option: tasks, values: [blur, grain]}\nrecipe: {seed: 0}\n",
+    )
     for arm in ("dense", "imp", "dense-on-blur", "imp-on-blur"):
         made = make(folder / "seed-0" / arm)
         plan = json.loads((made / "plan.json").read_text())

@@ -10,19 +10,17 @@ import pytest
 
 from prunekit.cli.study import run_study
 from prunekit.cli.study_verb import StudyAsked
-from prunekit.errors import PruneKitError, RecipeError, RunError
+from prunekit.errors import Failed, PruneKitError, RecipeError, RunError
+from prunekit.files import write_json
 from prunekit.job import bind_job
 from prunekit.plan import Rewind, Stage, dense
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
-from prunekit.report.results import StageResult
+from prunekit.study import process
 from prunekit.study.arms import ARMS, Base, base_of, choose
 from prunekit.study.budget import plans_of, refuse_shapes, refuse_unequal, steps_of
-from prunekit.study.folder import asked_of, open_study, plan_works
-from prunekit.study.results import ArmResult, decide
+from prunekit.study.folder import Asked, open_study, plan_works, read_asked, read_failed, write_failed
 from prunekit.study.single import Each
-from prunekit.study.stats import Difference, paired
-from prunekit.task import Measure
 
 TESTS = Path(__file__).parent
 TOY = str(TESTS / "toy.yaml")
@@ -136,85 +134,33 @@ def test_runs_of_a_moved_study_name_the_ticket_where_it_is(tmp_path: Path) -> No
     shuffled.run.mkdir()
     text = shuffled.recipe.read_text()
     (shuffled.run / "recipe.yaml").write_text(text)
+    (shuffled.run / "00" / "done").mkdir(parents=True)
+    write_json(shuffled.run / "plan.json", [{"name": "00", "end": 2, "clock": 0}])
+    shuffled.run.with_suffix(".done").write_text(text)
     there = (tmp_path / "here").rename(tmp_path / "there")
     open_study(there, base())
-    plan_works(there, base(), choose(["shuffled"]), 1)
+    works = plan_works(there, base(), choose(["shuffled"]), 1)
+    assert process.finished(works[-1])  # and is not begun again
     moved = text.replace(str(tmp_path / "here" / "seed-0"), str(there / "seed-0"))
     assert (there / "seed-0/shuffled/recipe.yaml").read_text() == moved != text
     assert (there / "seed-0/shuffled.yaml").read_text() == moved
 
 
-def test_the_margin_that_was_last_asked_for_is_kept(tmp_path: Path) -> None:
+def test_what_was_last_asked_for_is_kept(tmp_path: Path) -> None:
     open_study(tmp_path / "study", base())
-    assert asked_of(tmp_path / "study") == (0.1, None)
-    open_study(tmp_path / "study", base(), margin=0.01, each=EACH)
-    assert asked_of(tmp_path / "study") == (0.01, EACH)
+    assert read_asked(tmp_path / "study") == Asked(tuple(ARMS), 0.1, None)
+    open_study(tmp_path / "study", base(), Asked(("dense", "imp"), 0.01, EACH))
+    assert read_asked(tmp_path / "study") == Asked(("dense", "imp"), 0.01, EACH)
+    assert list(read_asked(tmp_path / "study").all_arms())[:3] == ["dense", "imp", "dense-on-a"]
 
 
-def test_an_interval_of_seeds_and_items() -> None:
-    gaps = {(0, "a"): 1.0, (0, "b"): 1.0, (1, "a"): 3.0, (1, "b"): 3.0}
-    found = paired(gaps, dict.fromkeys(gaps, 0.0))
-    assert found.mean == 2.0 and (found.seeds, found.items) == (2, 2)
-    assert found.half == pytest.approx(12.706, abs=1e-3)  # Student's at one degree of freedom; the variance is 2 / 2
-    three = {(seed, item): float(seed) for seed in range(3) for item in "ab"}
-    assert paired(three, dict.fromkeys(three, 0.0)).half == pytest.approx(4.3027 * (1 / 3) ** 0.5, abs=1e-4)
-    items = {(seed, item): own for seed in range(2) for item, own in (("a", 0.0), ("b", 1.0), ("c", 2.0))}
-    assert paired(items, dict.fromkeys(items, 0.0)).half == pytest.approx(4.3027 * (1 / 3) ** 0.5, abs=1e-4)
-    with_seed = paired({**gaps, (2, "a"): 9.0, (2, "b"): 9.0}, dict.fromkeys(gaps, 0.0))
-    assert with_seed == found  # what only one arm has counts nothing
-
-
-def test_one_seed_gives_no_interval_and_equal_arms_an_empty_one() -> None:
-    assert paired({(0, "a"): 1.0, (0, "b"): 2.0}, {(0, "a"): 0.0, (0, "b"): 0.0}).half == math.inf
-    same = {(seed, item): 2.0 for seed in range(2) for item in "ab"}
-    assert paired(same, same) == Difference(0.0, 0.0, 2, 2)
-    with pytest.raises(ValueError, match="do not share"):
-        paired({(0, "a"): 1.0}, {(1, "a"): 1.0})
-
-
-def arm(name: str, value: float, higher: bool = True, seeds: int = 2) -> ArmResult:
-    """Return an arm that gets ``value`` everywhere, give or take the item's own."""
-    measures = tuple(
-        Measure("t", "d", item, "m", value=value + own, protocol="p", higher_is_better=higher)
-        for item, own in (("a", 0.0), ("b", 1.0), ("c", 2.0))
-    )
-    counts = {"density": 0.5, "total": 100, "kept": 50, "prunable": 100, "remaining": 50, "steps": 10}
-    costs = dict.fromkeys(("bytes", "ticket_bytes", "macs_dense", "macs_kept", "seconds", "latency_ms", "peak_mib"), 1)
-    stage = StageResult(
-        Path(),
-        "01",
-        measures=measures,
-        unused=None,
-        emptied=(),
-        per_tensor=(),
-        **counts,
-        **costs,  # type: ignore
-    )
-    stages = {seed: [stage] for seed in range(seeds)}
-    return ArmResult(name, stages, 10, 20, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("values", "higher", "winning"),
-    [
-        ({"dense": 30.0, "imp": 29.95, "random": 28.0}, True, "yes"),
-        ({"dense": 30.0, "imp": 29.8, "random": 28.0}, True, "no"),  # more than the margin worse
-        ({"dense": 30.0, "imp": 29.95, "random": 29.95}, True, "no"),  # no better than chance
-        ({"dense": 30.0, "imp": 29.95}, True, "undecided"),  # nothing to beat
-        ({"dense": 1.0, "imp": 0.9, "random": 1.2}, False, "yes"),
-        ({"dense": 1.0, "imp": 1.2, "random": 1.5}, False, "no"),
-    ],
-)
-def test_what_a_winning_ticket_is(values: dict[str, float], higher: bool, winning: str) -> None:
-    arms = {name: arm(name, value, higher) for name, value in values.items()}
-    (decision,) = decide(arms, [("t", "d")], "m", higher=higher, margin=0.1)
-    assert decision.arm == "imp" and decision.winning == winning
-
-
-def test_one_seed_decides_nothing() -> None:
-    arms = {name: arm(name, value, seeds=1) for name, value in {"dense": 30.0, "imp": 29.99, "random": 20.0}.items()}
-    (decision,) = decide(arms, [("t", "d")], "m", higher=True, margin=0.1)
-    assert decision.winning == "undecided"
+def test_why_runs_failed_is_kept(tmp_path: Path) -> None:
+    assert read_failed(tmp_path) == {}
+    write_failed(tmp_path, {("imp", 1): "no memory"})
+    assert read_failed(tmp_path) == {("imp", 1): "no memory"}
+    (tmp_path / "failed.json").write_text("[[1]]")
+    with pytest.raises(RunError, match=r"failed\.json is damaged: delete it"):
+        read_failed(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +182,28 @@ def test_mistakes_write_nothing(tmp_path: Path, given: dict[str, object], messag
     with pytest.raises(RecipeError, match=message):
         run_study(TOY, [], StudyAsked(given, None, out, "cpu", None))
     assert not out.exists()
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(RunError, match=r"holds 'photo.jpg' and no study.yaml"):
+        run_study(TOY, ["task.steps=4"], StudyAsked({"arms": ["dense"]}, None, tmp_path, "cpu", None))
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_study_of_which_nothing_was_finished_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "study"
+    monkeypatch.setattr("prunekit.study.pools.do", lambda work, *_: "no memory")
+    with pytest.raises(Failed, match="1 of 1 runs failed; the report says which"):
+        run_study(TOY, ["task.steps=4"], StudyAsked({"arms": ["dense"], "seeds": 1}, None, out, "cpu", None))
+    assert "* dense of seed 0: no memory" in (out / "report.md").read_text()
+    assert read_failed(out) == {("dense", 0): "no memory"}
+
+
+def test_what_a_report_needs_is_asked_for_before_days_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunekit.study.plots.find_spec", lambda name: None if name == "scipy" else name)
+    with pytest.raises(PruneKitError, match=r'needs scipy: pip install "prunekit\[report\]"'):
+        run_study(TOY, [], StudyAsked({}, None, None, "cpu", None))
 
 
 def test_other_places_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_study import arm
+from test_study_verdicts import arm
 
 from prunekit.errors import RecipeError
 from prunekit.files import write_tensors
@@ -16,13 +16,15 @@ from prunekit.masks import Masks
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
 from prunekit.study.arms import base_of, choose
-from prunekit.study.between import interference, owners, transfers
+from prunekit.study.between import growth, interference, owners, transfers
 from prunekit.study.budget import plans_of, refuse_unequal, steps_of
+from prunekit.study.folder import Asked
 from prunekit.study.measured import Results
 from prunekit.study.overlap import Overlap, Shared, overlaps
 from prunekit.study.page import write_study_report
 from prunekit.study.results import ArmResult
 from prunekit.study.single import Each, read_each, single_arms
+from prunekit.study.stats import Difference
 from prunekit.study.tables import overlapping
 
 REGISTRY = Registry.discover([])
@@ -114,6 +116,21 @@ def test_tickets_are_compared_with_the_dense_network_of_the_task_that_they_are_t
     }
 
 
+def test_tickets_are_compared_with_random_places_on_the_same_task() -> None:
+    found = {
+        source: [(gap.arm, gap.against, gap.difference.mean) for gap in gaps]
+        for source, gaps in transfers(EACH, known(), "m", against="random").items()
+    }
+    assert found == {"b": [("imp-on-b", "random-to-b", -2.5)]}
+
+
+def test_interference_grows_by_paired_differences() -> None:
+    assert [(gap.group, gap.density, gap.difference) for gap in growth(EACH, known(), "m")] == [
+        (("a", "d"), 0.1, Difference(-0.5, 0.0, 2, 3)),  # 7 - 6.5, less 5 - 4
+        (("b", "d"), 0.1, Difference(-1.5, 0.0, 2, 3)),  # 6 - 6.5, less 5 - 4
+    ]
+
+
 def test_interference_is_told_at_equal_densities_dense_first() -> None:
     found = [
         [(gap.arm, gap.density, gap.against, gap.difference.mean) for gap in gaps]
@@ -166,8 +183,18 @@ def test_the_report_has_all_of_it(tmp_path: Path) -> None:
         stages = {seed: [replace(held[-1], folder=tmp_path / name)] for seed, held in arms[name].stages.items()}
         arms[name] = replace(arms[name], stages=stages)
     failed = {("a-to-b", 0): "it needs imp-on-a, which failed."}
-    files = write_study_report(Results(tmp_path, arms, failed, 0.1, "prunekit study x", EACH))
-    names = ["report.md", "study.csv", "overlap.csv", "study.png", "interference.png", "overlap.png"]
+    asked = Asked(("dense", "imp"), 0.1, EACH)
+    files = write_study_report(Results(tmp_path, arms, failed, asked, "prunekit study x"))
+    names = [
+        "report.md",
+        "study.csv",
+        "verdicts.csv",
+        "values.csv",
+        "overlap.csv",
+        "study.png",
+        "interference.png",
+        "overlap.png",
+    ]
     assert [file.name for file in files] == names and all(file.stat().st_size for file in files)
     page = files[0].read_text()
     assert "* a-to-b of seed 0: it needs imp-on-a, which failed." in page
@@ -176,4 +203,8 @@ def test_the_report_has_all_of_it(tmp_path: Path) -> None:
     assert "| 10.00 % | -0.5000 ± 0.0000 | +0.5000 ± 0.0000 |" in page
     assert "| a, all | 50.0 % (50.0 to 50.0) | 50.0 % | `one` 50.0 % (chance 50.0 %) |" in page
     assert "imp,0.1,imp-on-b,b,d,m,-0.5,0.0,2,3" in files[1].read_text().splitlines()
-    assert "a,b,0,one,1,1,1,1.0,0.3333333333333333" in files[2].read_text().splitlines()
+    assert "imp,a,d,no,0.1,dense,-2.0,0.0,no" in files[2].read_text().splitlines()
+    assert "imp-on-a,1,0.1,a,d,c,m,8.5" in files[3].read_text().splitlines()
+    assert "a,b,0,one,1,1,1,1.0,0.3333333333333333" in files[4].read_text().splitlines()
+    assert "| change, 100 % to 10.00 % | +0.5000 ± 0.0000 | +1.5000 ± 0.0000 |" in page  # lower is better
+    assert "## Tickets on other tasks, beside random places: m" in page

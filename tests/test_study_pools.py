@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -66,13 +66,13 @@ def submit_two(device: str, jobs: int | None, monkeypatch: pytest.MonkeyPatch) -
     together = threading.Barrier(2, timeout=10)
     places: list[Mapping[str, str]] = []
 
-    def do(work: Work, device: str, environment: Mapping[str, str], ending: Callable[[], object]) -> str:
+    def do(work: Work, options: Sequence[str], environment: Mapping[str, str], ending: Callable[[], object]) -> str:
         together.wait()
         places.append(environment)
         return ""
 
     monkeypatch.setattr(pools, "do", do)
-    with Here(device, jobs, 4) as pool:
+    with Here(device, (), jobs, 4) as pool:
         for future in [pool.submit(work("a")), pool.submit(work("b"))]:
             assert future.result() == ""
     return pool.jobs, sorted(places, key=lambda place: place.get("CUDA_VISIBLE_DEVICES", ""))
@@ -90,11 +90,20 @@ def test_each_gpu_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [place["CUDA_VISIBLE_DEVICES"] for place in submit_two("auto", 2, monkeypatch)[1]] == ["0", "1"]
 
 
+def test_a_node_that_has_gpus_shares_its_own_cores_among_them() -> None:
+    assert pools.places([{"CPU": 64}, {"CPU": 8, "GPU": 8}], on_gpus=True, jobs=None, most=20) == (8, 1)
+    assert pools.places([{"CPU": 5}, {"CPU": 3}], on_gpus=False, jobs=2, most=20) == (2, 3)
+    assert pools.places([{"CPU": 0}], on_gpus=False, jobs=None, most=20) == (0, 0)
+    assert pools.places([{"GPU": 1}], on_gpus=True, jobs=None, most=20) == (0, 0)
+
+
 def test_leaving_by_an_exception_ends_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[signal.Signals | None] = []
     begun = threading.Event()
 
-    def do(work: Work, device: str, environment: Mapping[str, str], ending: Callable[[], signal.Signals | None]) -> str:
+    def do(
+        work: Work, options: Sequence[str], environment: Mapping[str, str], ending: Callable[[], signal.Signals | None]
+    ) -> str:
         begun.set()
         while ending() is None:
             pass
@@ -102,7 +111,7 @@ def test_leaving_by_an_exception_ends_what_runs(monkeypatch: pytest.MonkeyPatch)
         return ""
 
     monkeypatch.setattr(pools, "do", do)
-    with pytest.raises(KeyboardInterrupt), Here("cpu", 1, 2) as pool:
+    with pytest.raises(KeyboardInterrupt), Here("cpu", (), 1, 2) as pool:
         pool.submit(work("a"))
         never = pool.submit(work("b"))
         begun.wait()
@@ -144,21 +153,21 @@ def test_a_node_sees_paths_from_where_the_study_was_started(tmp_path: Path, monk
     monkeypatch.chdir(elsewhere)  # as a worker of Ray, which is where its node was started
     monkeypatch.setattr(pools, "do", lambda work, *_: "" if work.recipe.is_file() else "not there")
     work = Work("imp", 0, Path("studies/imp.yaml"), Path("studies/imp"), None)
-    assert pools._do_there(work, "cpu", 1, str(begun)) == ""
+    assert pools._do_there(work, (), 1, str(begun)) == ""
     monkeypatch.chdir(elsewhere)
-    assert "does not see" in pools._do_there(work, "cpu", 1, str(elsewhere))
+    assert "does not see" in pools._do_there(work, (), 1, str(elsewhere))
 
 
 def test_a_run_that_fails_again_is_not_said_to_fail_as_before(tmp_path: Path) -> None:
     mine = Work("imp", 0, tmp_path / "imp.yaml", tmp_path / "imp", None)  # there is no such recipe: one line
-    said = process.do(mine, "cpu", {}, lambda: None)
+    said = process.do(mine, ("--device", "cpu"), {}, lambda: None)
     assert "imp.yaml" in said and "(exit code 2; see " in said
     with mine.run.with_suffix(".log").open("a") as log:
         log.write("an older reason\n")
     silent = f"import os, signal; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "_command", lambda *_: [sys.executable, "-c", silent])
-        assert process.do(mine, "cpu", {}, lambda: None).startswith("it said nothing (exit code -9; ")
+        assert process.do(mine, (), {}, lambda: None).startswith("it said nothing (exit code -9; ")
 
 
 def test_a_run_that_cannot_be_locked_is_not_waited_for(tmp_path: Path) -> None:

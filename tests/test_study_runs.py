@@ -48,7 +48,14 @@ def test_a_study_killed_anywhere_goes_on_to_the_same_report(tmp_path: Path) -> N
 def test_a_stopped_study_lets_its_runs_save_their_step(tmp_path: Path, number: int) -> None:
     out = tmp_path / "study"
     command = [*COMMAND, str(out), "--arms", "dense", "--seeds", "1", "task.step_s=0.5", "task.steps=60"]
-    process = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=TESTS,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job in the background has none
+    )
     log = out / "seed-0/dense/00-1.0000/log.jsonl"
     while not (log.exists() and log.read_bytes()) and process.poll() is None:
         time.sleep(0.05)

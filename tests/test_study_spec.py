@@ -45,6 +45,7 @@ def test_a_recipe_is_studied_with_all_arms_and_three_seeds() -> None:
         ("margins: 0.2", r"study .*mine.yaml: there is no key 'margins': did you mean 'margin'\?"),
         ("seeds: none", r"study .*mine.yaml: seeds: Input should be a valid integer.* \(got 'none'\)"),
         ("arms: [imp, shufled]", r"study .*mine.yaml: arms: there is no arm 'shufled': did you mean 'shuffled'\?"),
+        ("seeds: true", r"study .*mine.yaml: seeds: Input should be a valid integer \(got True\)"),
         ("overrides: task.steps=20", r"study .*mine.yaml: overrides: Input should be a valid tuple"),
     ],
 )

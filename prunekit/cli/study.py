@@ -21,12 +21,13 @@ from prunekit.job import bind_job
 from prunekit.recipe import read_recipe
 from prunekit.registry import Registry
 from prunekit.store import Run
-from prunekit.study.arms import Arm, Base, base_of, choose
+from prunekit.study.arms import ARMS, Arm, Base, base_of, choose
 from prunekit.study.budget import plans_of, refuse_shapes, refuse_unequal, steps_of
 from prunekit.study.clock import Clock
-from prunekit.study.folder import open_study, plan_works
+from prunekit.study.folder import Asked, open_study, plan_works, refuse_strangers, write_failed
 from prunekit.study.measured import Results
 from prunekit.study.page import write_study_report
+from prunekit.study.plots import refuse_bare
 from prunekit.study.pools import Cluster, Here, refuse_silent
 from prunekit.study.results import read_arms
 from prunekit.study.single import Each, read_each, single_arms
@@ -45,26 +46,33 @@ class _Bound:
     arms: dict[str, Arm]
     steps: int
 
+    @property
+    def asked(self) -> Asked:
+        """What the reports go by."""
+        return Asked(tuple(name for name in self.arms if name in ARMS), self.study.margin, self.each)
+
 
 def run_study(name: str, overrides: Sequence[str], asked: StudyAsked) -> None:
     """Run every arm for every seed, or on from where it stopped; write and print the report."""
     if asked.ray is not None:
         refuse_silent(asked.ray)  # at once; finding out what else is wrong takes seconds
+    refuse_bare()
     bound = _bind(read_study(name, overrides, asked.given))
     folder = asked.out or Path("studies") / f"{Path(name).stem}-{bound.base.recipe.digest()}"
     command = shlex.join(["prunekit", *sys.argv[1:]])
     pool = _pool(asked, len(bound.arms) * bound.study.seeds)
+    refuse_strangers(folder)
     with closing(Run(folder)) as held, _stopping(command):
         held.acquire()
-        open_study(folder, bound.base, margin=bound.study.margin, each=bound.each)
+        open_study(folder, bound.base, bound.asked)
         works = plan_works(folder, bound.base, bound.arms, bound.study.seeds)
         failed = _walk(folder, works, bound, pool)
+        write_failed(folder, failed)
         first = bound.base.recipe.seed
-        results = read_arms(folder, list(bound.arms), range(first, first + bound.study.seeds))
-        if results:
-            files = write_study_report(Results(folder, results, failed, bound.study.margin, command, bound.each))
-            Console().print(Markdown(files[0].read_text(encoding="utf-8").partition("## Against")[0]))
-            typer.echo("\n".join(map(str, files)))
+        results = read_arms(folder, bound.arms, range(first, first + bound.study.seeds))
+        files = write_study_report(Results(folder, results, failed, bound.asked, command))
+        Console().print(Markdown(files[0].read_text(encoding="utf-8").partition("## Against")[0]))
+        typer.echo("\n".join(map(str, files)))
     if failed:
         raise Failed(
             f"{len(failed)} of {len(works)} runs failed; the report says which. Mend it; the same command goes on."
@@ -88,8 +96,8 @@ def _pool(asked: StudyAsked, most: int) -> Here | Cluster:
     if asked.device not in ("auto", "cpu"):
         raise RecipeError(f"--device must be auto or cpu, not {asked.device!r}.")
     if asked.ray is not None:
-        return Cluster(asked.ray, asked.device, asked.jobs, most)
-    return Here(asked.device, asked.jobs, most)
+        return Cluster(asked.ray, asked.device, asked.options, asked.jobs, most)
+    return Here(asked.device, asked.options, asked.jobs, most)
 
 
 def _walk(folder: Path, works: Sequence[Work], bound: _Bound, pool: Here | Cluster) -> dict[tuple[str, int], str]:

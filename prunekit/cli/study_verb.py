@@ -19,7 +19,7 @@ class StudyAsked:
 
     Args:
         given: what decides the result, by the names of a study file's keys; None where it was not given.
-        jobs, out, device, ray: where and how it is run.
+        jobs, out, device, drift, ray: where and how it is run.
     """
 
     given: Mapping[str, Any]
@@ -27,6 +27,12 @@ class StudyAsked:
     out: Path | None
     device: str
     ray: str | None
+    drift: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options of every run."""
+        return ("--device", self.device, *(["--drift"] if self.drift else []))
 
 
 def study(
@@ -48,6 +54,9 @@ def study(
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default one a GPU, or one a core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Study directory; default studies/RECIPE-HASH.")] = None,
     device: Device = "auto",
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Go on with runs begun elsewhere; they are then not bit-identical.")
+    ] = False,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster, e.g. auto.")] = None,
 ) -> None:
     """Is it a winning ticket? Tickets, controls and dense training over seeds; the same command continues it."""
@@ -55,4 +64,4 @@ def study(
 
     names = None if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
     given = {"arms": names, "seeds": seeds, "k": k, "margin": margin, "each": each}
-    run_study(recipe, overrides or [], StudyAsked(given, jobs, out, device, ray))
+    run_study(recipe, overrides or [], StudyAsked(given, jobs, out, device, ray, drift))

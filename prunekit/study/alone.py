@@ -17,9 +17,14 @@ TRANSFER = (
     "Each ticket, taken from the network that is named left, is trained from the initialisation on one task alone and "
     "measured on it. Differences to that task's own dense network, positive where the ticket is better."
 )
+CHANCE = (
+    "The same tickets less random places of the same density trained on the same task: positive where it matters which "
+    "weights a ticket keeps."
+)
 INTERFERENCE = (
     "The network of all tasks less the network of that one task at the same density and after as many steps, of which "
-    "the former shares its own among the tasks. Positive: the other tasks help; negative: they are in its way."
+    "the former shares its own among the tasks. Positive: the other tasks help; negative: they are in its way. The "
+    "last line is how that changes as density falls."
 )
 OVERLAP = (
     "Weights that both tickets keep, as a share of those that either keeps; mean over the seeds (least to most). By "
@@ -53,8 +58,12 @@ def compared_alone(results: Results, each: Each, metric: Metric) -> Iterator[Tol
     moved = between.transfers(each, results.arms, metric.name)
     table = tables.transferred(sources, moved, named, metric.higher, metric.places)
     yield Told(f"Tickets on other tasks: {metric.name}", TRANSFER, table)
+    if chance := between.transfers(each, results.arms, metric.name, against=RANDOM):
+        table = tables.transferred(sources, chance, named, metric.higher, metric.places)
+        yield Told(f"Tickets on other tasks, beside random places: {metric.name}", CHANCE, table)
     if mixed := between.interference(each, results.arms, metric.name):
-        table = tables.interfering(mixed, named, metric.higher, metric.places)
+        grown = between.growth(each, results.arms, metric.name)
+        table = tables.interfering(mixed, grown, named, metric.higher, metric.places)
         yield Told(f"One task beside all: {metric.name}", INTERFERENCE, table, mixed=mixed)
     if shared := overlaps(each, results.arms):
         yield Told("What tickets have in common", OVERLAP, tables.overlapping(shared), shared=shared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -19,12 +20,11 @@ from prunekit.report.summary import unit
 from prunekit.report.table import Table
 from prunekit.study import tables
 from prunekit.study.alone import compared_alone
-from prunekit.study.arms import ARMS, DENSE
-from prunekit.study.folder import HELD, asked_of
+from prunekit.study.arms import DENSE
+from prunekit.study.folder import HELD, read_asked, read_failed
 from prunekit.study.measured import Metric, Results, against_dense, measured
 from prunekit.study.page import HOW
-from prunekit.study.results import Gap, decide, read_arms
-from prunekit.study.single import single_arms
+from prunekit.study.results import Gap, read_arms
 
 
 def write_study_html(folder: Path, *, margin: float | None = None, out: Path | None = None) -> Path:
@@ -41,12 +41,13 @@ def write_study_html(folder: Path, *, margin: float | None = None, out: Path | N
         PruneKitError: bokeh, pillow or scipy is missing.
     """
     seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*") if path.name[5:].isdigit())
-    asked, each = asked_of(folder)
-    arms = read_arms(folder, [*ARMS, *(single_arms(each) if each else ())], seeds)
+    asked = read_asked(folder)
+    arms = read_arms(folder, asked.all_arms(), seeds)
     if not arms:
         raise RunError(f"{folder} has no finished arm to report: give the study's command again.")
     file = (out or folder) / "report.html"
-    write_text(file, _page(Results(folder, arms, {}, asked if margin is None else margin, "", each)))
+    asked = asked if margin is None else replace(asked, margin=margin)
+    write_text(file, _page(Results(folder, arms, read_failed(folder), asked, "")))
     return file
 
 
@@ -61,17 +62,16 @@ def _page(results: Results) -> str:
             sections += _alone(results, metric)
         plain = tables.against_dense(metric.dense, compared, metric.named, metric.places)
         numbers.append(f"<h3>{escape(unit(metric.name))}</h3>{table(plain)}")
-    sections += [Section("Every number", "".join(numbers)), Section("How it was made", _origin(results.folder))]
+    sections += [Section("Every number", "".join(numbers)), Section("How it was made", _origin(results))]
     name = results.folder.resolve().name
     return document(f"Study {name}", "<p>Tickets and controls at one budget.</p>", sections)
 
 
 def _verdicts(results: Results, metric: Metric) -> Section:
-    decisions = decide(results.main, list(metric.named), metric.name, higher=metric.higher, margin=results.margin)
-    plain = tables.verdicts(decisions, metric.named, metric.places)
+    plain = tables.verdicts(results.decisions(metric), metric.named, metric.places)
     rows = tuple(tuple(cell.replace("**", "") for cell in row) for row in plain.rows)
     html = table(Table(plain.header, rows, (HOW,))) if rows else "<p>No arm beside the dense one is finished.</p>"
-    return Section(f"Is it a winning ticket? {metric.name}, margin {results.margin:g}", html)
+    return Section(f"Is it a winning ticket? {metric.name}, margin {results.asked.margin:g}", html)
 
 
 def _alone(results: Results, metric: Metric) -> list[Section]:
@@ -104,7 +104,9 @@ def _plots(compared: Sequence[Gap], metric: Metric) -> Section:
     return Section("Against the dense network", html, plots)
 
 
-def _origin(folder: Path) -> str:
+def _origin(results: Results) -> str:
+    folder = results.folder
+    failed = [f"<li>{escape(f'{arm} of seed {seed}: {why}')}</li>" for (arm, seed), why in results.failed.items()]
     left = [
         f"{run.parent.parent.name}/{run.parent.name}: {', '.join(unfinished(run.parent))}"
         for run in sorted(folder.glob("seed-*/*/plan.json"))
@@ -116,4 +118,5 @@ def _origin(folder: Path) -> str:
         text = yaml.safe_dump({key: held[key] for key in ("k", "recipe")}, sort_keys=False)
     except (OSError, KeyError, TypeError, yaml.YAMLError) as cause:
         raise RunError(f"{folder / HELD} is damaged: is {folder} a study directory?") from cause
-    return f"{stopped}<h3>Recipe and k</h3><pre>{escape(text.strip())}</pre>"
+    why = f"<p><strong>Failed:</strong></p><ul>{''.join(failed)}</ul>" if failed else ""
+    return f"{stopped}{why}<h3>Recipe and k</h3><pre>{escape(text.strip())}</pre>"

@@ -11,7 +11,8 @@ from typing import final
 from prunekit.report.results import StageResult
 from prunekit.report.table import Group, digits, labels, metrics
 from prunekit.study.arms import ARMS, DENSE
-from prunekit.study.results import ArmResult, Gap, gaps
+from prunekit.study.folder import Asked
+from prunekit.study.results import ArmResult, Decision, Gap, decide, deciding, gaps
 from prunekit.study.single import Each
 
 
@@ -24,17 +25,26 @@ class Results:
         folder: the study's.
         arms: as `prunekit.study.results.read_arms` returns them.
         failed: (arm, seed) -> why.
-        margin: in the unit of the first metric.
+        asked: what the study was to look at.
         command: makes the same study again.
-        each: the tasks that were looked at alone, if any.
     """
 
     folder: Path
     arms: Mapping[str, ArmResult]
     failed: Mapping[tuple[str, int], str]
-    margin: float
+    asked: Asked
     command: str
-    each: Each | None
+
+    @property
+    def each(self) -> Each | None:
+        """The tasks that were looked at alone, if any."""
+        return self.asked.each
+
+    def decisions(self, metric: Metric) -> list[Decision]:
+        """Say of every ticket of all tasks whether it is a winning one."""
+        asked = self.asked
+        groups = list(metric.named)
+        return decide(self.main, groups, metric.name, asked=asked.arms, higher=metric.higher, margin=asked.margin)
 
     @property
     def main(self) -> dict[str, ArmResult]:
@@ -82,3 +92,9 @@ def against_dense(results: Results, metric: Metric) -> list[Gap]:
         for point in range(arm.points)
         for gap in gaps(arm, point, dense, -1, metric.named, metric.name)
     ]
+
+
+def against_controls(results: Results, metric: Metric) -> list[Gap]:
+    """Return how every ticket of all tasks differs, at its last density, from the dense arm and each control."""
+    found = deciding(results.main, list(metric.named), metric.name)
+    return [gap for gaps_ in found.values() for gap in gaps_]

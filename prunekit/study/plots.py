@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from prunekit.study.results import Gap
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 MARKERS = "o^svDPX"
+
+
+def refuse_bare() -> None:
+    """Raise PruneKitError where a report would lack what it is made with: before days of training, not after.
+
+    Raises:
+        PruneKitError: matplotlib or scipy is missing.
+    """
+    missing = [name for name in ("matplotlib", "scipy") if find_spec(name) is None]
+    if missing:
+        raise PruneKitError(f'a study\'s report needs {" and ".join(missing)}: pip install "prunekit[report]".')
 
 
 def draw(path: Path, drawing: Callable[[Any], None]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,15 +32,16 @@ class Here:
 
     Args:
         device: ``"auto"`` or ``"cpu"``.
+        options: of every run.
         jobs: how many at a time; by default one a GPU, or one a core.
         most: there are no more works than that.
     """
 
-    def __init__(self, device: str, jobs: int | None, most: int) -> None:
+    def __init__(self, device: str, options: Sequence[str], jobs: int | None, most: int) -> None:
         gpus = [] if device == "cpu" else _gpus()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.jobs = jobs or min(len(gpus) or cores, most)
-        self._device = device
+        self._options = options
         self._places: SimpleQueue[dict[str, str]] = SimpleQueue()
         for number in range(self.jobs):
             place = {"OMP_NUM_THREADS": str(max(1, cores // self.jobs))}
@@ -66,7 +68,7 @@ class Here:
     def _do(self, work: Work) -> str:
         place = self._places.get()
         try:
-            return do(work, self._device, place, lambda: self._ending)
+            return do(work, self._options, place, lambda: self._ending)
         finally:
             self._places.put(place)
 
@@ -87,6 +89,7 @@ class Cluster:
     Args:
         address: of the cluster, as ``ray.init`` takes it.
         device: ``"cpu"`` takes cores; ``"auto"`` a GPU for each work where the cluster has some, or else cores.
+        options: of every run.
         jobs: how many at a time; by default one a GPU, or one a core of the cluster.
         most: there are no more works than that.
 
@@ -95,7 +98,7 @@ class Cluster:
         RunError: there is no such cluster.
     """
 
-    def __init__(self, address: str, device: str, jobs: int | None, most: int) -> None:
+    def __init__(self, address: str, device: str, options: Sequence[str], jobs: int | None, most: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
         try:
             import ray
@@ -107,14 +110,16 @@ class Cluster:
         except (OSError, ValueError, RuntimeError) as cause:
             raise _no_cluster(address, cause) from cause
         self._ray: Any = ray
-        gpus = 0 if device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
-        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        self.jobs = jobs or max(1, min(gpus or sum(cores), most))
-        threads = max(1, min(sum(cores) // self.jobs, *(number for number in cores if number)))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = 0 if device == "cpu" else int(sum(node.get("GPU", 0) for node in nodes))
+        self.jobs, threads = places(nodes, gpus > 0, jobs, most)
+        if not self.jobs:
+            ray.shutdown()
+            raise RunError(f"--ray {address}: no node of that cluster has a core: start some without --num-cpus=0.")
         self._work = ray.remote(_do_there).options(
             num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=TRIES, scheduling_strategy="SPREAD"
         )
-        self._arguments = (device, threads, str(Path.cwd()))
+        self._arguments = (options, threads, str(Path.cwd()))
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +131,33 @@ class Cluster:
         """Do the work as soon as a node has room."""
         done: Future[str] = self._work.remote(work, *self._arguments).future()
         return done
+
+
+def places(nodes: Sequence[Mapping[str, float]], on_gpus: bool, jobs: int | None, most: int) -> tuple[int, int]:
+    """Return how many works go at a time, and the threads of each, so that a node can hold its share.
+
+    Args:
+        nodes: what each has, by Ray's names ``"CPU"`` and ``"GPU"``.
+        on_gpus: whether each work takes a GPU; else cores alone.
+        jobs: how many were asked for, if it was said.
+        most: there are no more works than that.
+
+    Returns:
+        No place at all where no node has a core.
+
+    Example:
+        >>> places([{"CPU": 8}, {"CPU": 4}], on_gpus=False, jobs=None, most=6)
+        (6, 2)
+        >>> places([{"CPU": 64}, {"CPU": 8, "GPU": 4}], on_gpus=True, jobs=None, most=6)
+        (4, 2)
+    """
+    cores = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    held = [(cpus, gpus if on_gpus else cpus) for cpus, gpus in cores if cpus and (gpus or not on_gpus)]
+    if not held:
+        return 0, 0
+    number = jobs or min(sum(slots for _, slots in held), most)
+    each = min(cpus // slots for cpus, slots in held) if on_gpus else sum(cpus for cpus, _ in held) // number
+    return number, max(1, min(each, *(cpus for cpus, _ in held)))
 
 
 def refuse_silent(address: str) -> None:
@@ -146,11 +178,11 @@ def _no_cluster(address: str, cause: Exception) -> RunError:
     )
 
 
-def _do_there(work: Work, device: str, threads: int, directory: str) -> str:
+def _do_there(work: Work, options: Sequence[str], threads: int, directory: str) -> str:
     there = Path(directory)
     if not there.is_dir() or not (there / work.recipe).is_file():
         return (
             f"the node {os.uname().nodename} does not see {there / work.recipe}: the study's directory must be shared."
         )
     os.chdir(there)  # paths are seen from where the study was started
-    return do(work, device, {"OMP_NUM_THREADS": str(threads)}, lambda: None)
+    return do(work, options, {"OMP_NUM_THREADS": str(threads)}, lambda: None)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from signal import Signals
@@ -19,14 +19,16 @@ from prunekit.study.arms import is_dense
 from prunekit.study.walk import Work
 
 POLL_S = 0.2
+MARK = ".done"
+"""Of a file beside a run that is complete: a copy of the recipe that made it."""
 
 
-def do(work: Work, device: str, environment: Mapping[str, str], ending: Callable[[], Signals | None]) -> str:
+def do(work: Work, options: Sequence[str], environment: Mapping[str, str], ending: Callable[[], Signals | None]) -> str:
     """Run one arm to its end, or on from where it stopped.
 
     Args:
         work: the arm.
-        device: as ``prunekit run --device`` takes it.
+        options: of ``prunekit run``, beside its recipe and place.
         environment: variables to be set for it.
         ending: returns the signal that the process is to be sent, or None while it may go on.
 
@@ -41,7 +43,7 @@ def do(work: Work, device: str, environment: Mapping[str, str], ending: Callable
     log = work.run.with_suffix(".log")
     with log.open("a", encoding="utf-8") as out:
         before = out.tell()
-        code = _run(_command(work, device), {**os.environ, **environment}, out.fileno(), ending)
+        code = _run(_command(work, options), {**os.environ, **environment}, out.fileno(), ending)
     if code == 0:
         write_text(_mark(work), work.recipe.read_text(encoding="utf-8"))
         return ""
@@ -58,12 +60,11 @@ def finished(work: Work) -> bool:
 
 
 def _mark(work: Work) -> Path:
-    return work.run.with_suffix(".done")
+    return work.run.with_suffix(MARK)
 
 
-def _command(work: Work, device: str) -> list[str]:
-    command = [sys.executable, "-m", "prunekit", "run", str(work.recipe), "--out", str(work.run), "--quiet"]
-    command += ["--device", device]
+def _command(work: Work, options: Sequence[str]) -> list[str]:
+    command = [sys.executable, "-m", "prunekit", "run", str(work.recipe), "--out", str(work.run), "--quiet", *options]
     if work.after is not None and is_dense(work.after):
         command += ["--dense", str(work.run.parent / work.after)]
     return command

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prunekit.study.overlap import Overlap
-from prunekit.study.results import Gap
+from prunekit.study.results import ArmResult, Decision, Gap
 
 
 def gaps_csv(gaps: Iterable[Gap]) -> str:
@@ -20,6 +20,29 @@ def gaps_csv(gaps: Iterable[Gap]) -> str:
         rows.append((gap.arm, gap.density, gap.against, *gap.group, gap.metric, *numbers))
     header = ("arm", "density_of_all", "against", "task", "dataset", "metric", "difference", "half_95_interval")
     return _csv((*header, "seeds", "items"), rows)
+
+
+def verdicts_csv(decisions: Iterable[Decision], margin: float) -> str:
+    """Return one line for each ticket, task and arm that it is compared with; differences are positive where better."""
+    rows = [
+        (each.arm, *each.group, each.winning, margin, other, found.mean, found.half, each.verdicts[other])
+        for each in decisions
+        for other, found in each.against.items()
+    ]
+    header = ("arm", "task", "dataset", "winning", "margin", "against", "better_by", "half_95_interval", "verdict")
+    return _csv(header, rows)
+
+
+def values_csv(arms: Iterable[ArmResult]) -> str:
+    """Return one line for each arm, seed, density, task, item and metric: what was measured."""
+    rows = [
+        (arm.name, seed, stage.density_of_all, m.task, m.dataset, m.item, m.metric, m.value)
+        for arm in arms
+        for seed, stages in arm.stages.items()
+        for stage in stages
+        for m in stage.measures
+    ]
+    return _csv(("arm", "seed", "density_of_all", "task", "dataset", "item", "metric", "value"), rows)
 
 
 def overlaps_csv(overlaps: Iterable[Overlap]) -> str:

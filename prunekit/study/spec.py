@@ -31,9 +31,9 @@ class Study(BaseModel):
     recipe: str
     overrides: tuple[str, ...] = ()
     arms: tuple[str, ...] = tuple(ARMS)
-    seeds: int = Field(default=3, ge=1)
-    k: int | None = None
-    margin: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    seeds: int = Field(default=3, ge=1, strict=True)
+    k: int | None = Field(default=None, strict=True)
+    margin: float = Field(default=0.1, gt=0, allow_inf_nan=False, strict=True)
     each: str | None = None
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from prunekit.errors import PruneKitError
 
 Verdict = Literal["yes", "no", "undecided"]
+Values = Mapping[tuple[int, str], float]
+"""(seed, item) -> value."""
 
 
 @final
@@ -40,16 +42,16 @@ class Difference:
         return self if higher else Difference(-self.mean, self.half, self.seeds, self.items)
 
 
-def paired(mine: Mapping[tuple[int, str], float], other: Mapping[tuple[int, str], float]) -> Difference:
+def paired(mine: Values, other: Values) -> Difference:
     """Compare two arms on the items and the seeds that both have.
 
-    The same items are measured with every seed, so neither all pairs nor seeds alone are independent: the mean's
-    variance is taken as that of the seeds' means over the seeds plus that of the items' means over the items, with
-    Satterthwaite's degrees of freedom. What seeds and items share of the noise is counted twice, so the interval is
-    rather too wide than too narrow.
+    The same items are measured with every seed, so neither all pairs nor seeds alone are independent. The interval's
+    half is the root of the sum of two squares: Student's quantile times the standard error of the seeds' means, and
+    the same of the items' means. Where both vary normally it covers in at least 95 of 100 studies, for any number of
+    seeds and items from two on; with two or three seeds it is wide.
 
     Args:
-        mine, other: (seed, item) -> value.
+        mine, other: (seed, item) -> value; items that are not there for every common seed in both count nothing.
 
     Returns:
         ``mine - other``; infinitely uncertain with fewer than two seeds or items.
@@ -66,19 +68,29 @@ def paired(mine: Mapping[tuple[int, str], float], other: Mapping[tuple[int, str]
         (1.2, 3, 2)
 
     Reference:
-        Owen 2007 (The pigeonhole bootstrap) on means over two crossed factors; Satterthwaite 1946.
+        Owen 2007 (The pigeonhole bootstrap) on means over two crossed factors; Banerjee 1960 (Sankhya 22) on the
+        interval. What seeds and items share of the noise is counted in both, which makes it wider still.
     """
-    seeds = sorted({seed for seed, _ in mine} & {seed for seed, _ in other})
-    items = sorted({item for _, item in mine} & {item for _, item in other})
-    keys = [(seed, item) for seed in seeds for item in items]
-    missing = [key for key in keys if key not in mine or key not in other]
-    if not keys or missing:
-        raise ValueError(f"the arms do not share {missing[0] if missing else 'any item'}")
-    gaps = np.array([mine[key] - other[key] for key in keys]).reshape(len(seeds), len(items))
+    seeds, items = _common(mine, other)
+    if not items:
+        raise ValueError("the arms share no item that all their common seeds have")
+    gaps = np.array([[mine[seed, item] - other[seed, item] for item in items] for seed in seeds])
     mean = float(gaps.mean())
     if min(gaps.shape) < 2:
         return Difference(mean, math.inf, *gaps.shape)
     return Difference(mean, _half(gaps), *gaps.shape)
+
+
+def comparable(mine: Values, other: Values) -> bool:
+    """Tell whether there is an item that all common seeds of two arms have."""
+    return bool(_common(mine, other)[1])
+
+
+def _common(mine: Values, other: Values) -> tuple[list[int], list[str]]:
+    both = mine.keys() & other.keys()
+    seeds = sorted({seed for seed, _ in both})
+    items = sorted({item for _, item in both})
+    return seeds, [item for item in items if all((seed, item) in both for seed in seeds)]
 
 
 def _half(gaps: NDArray[np.float64]) -> float:
@@ -86,12 +98,11 @@ def _half(gaps: NDArray[np.float64]) -> float:
         from scipy.stats import t
     except ImportError as cause:
         raise PruneKitError('intervals need scipy: pip install "prunekit[report]".') from cause
-    parts = [(gaps.mean(1 - axis).var(ddof=1) / gaps.shape[axis], gaps.shape[axis] - 1) for axis in (0, 1)]
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return 0.0
-    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-    return float(t.ppf(0.975, freedom) * math.sqrt(variance))
+    halves = [
+        t.ppf(0.975, number - 1) * gaps.mean(1 - axis).std(ddof=1) / math.sqrt(number)
+        for axis, number in enumerate(gaps.shape)
+    ]
+    return math.hypot(*map(float, halves))
 
 
 def not_worse(difference: Difference, margin: float) -> Verdict:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from prunekit.report.table import Group, Table
 from prunekit.study.arms import DENSE
 from prunekit.study.overlap import Overlap, Shared
-from prunekit.study.results import ArmResult, Decision, Gap
+from prunekit.study.results import ArmResult, Decision, Gap, steps_with_needs
 from prunekit.study.stats import Difference
 
 
@@ -21,23 +21,27 @@ def costs(arms: Mapping[str, ArmResult]) -> Table:
             f"{len(arm.stages)}",
             f"{100 * arm.density_of_all(-1):.2f} %",
             f"{arm.steps_after:,}",
-            f"{arm.steps:,}",
+            f"{steps_with_needs(arm, arms):,}",
+            f"{len(arm.stages) * arm.steps:,}",
             duration(arm.seconds),
         )
         for arm in arms.values()
     ]
-    rows.append(("all", "", "", "", "", duration(sum(arm.seconds for arm in arms.values()))))
-    header = ("arm", "seeds", "left of all", "steps after the last cut", "steps in all", "time of its own stages")
-    return Table(header, tuple(rows))
+    steps = sum(len(arm.stages) * arm.steps for arm in arms.values())
+    rows.append(("all", "", "", "", "", f"{steps:,}", duration(sum(arm.seconds for arm in arms.values()))))
+    header = ("arm", "seeds", "left of all", "steps after the last cut", "steps of a seed, with all that it needs")
+    return Table((*header, "its own steps, all seeds", "time of its own stages"), tuple(rows))
 
 
 def verdicts(decisions: Sequence[Decision], named: Mapping[Group, str], places: int) -> Table:
     """Return what is decided of each ticket on each task, by which differences, and the least that could be told."""
-    others = list(dict.fromkeys(name for decision in decisions for name in decision.against))
+    others = list(dict.fromkeys(name for each in decisions for name in (*each.against, *each.missing)))
     rows = []
     for decision in decisions:
         cells = [
-            f"{text(decision.against[name], places)} ({decision.verdicts[name]})" if name in decision.against else "-"
+            f"{text(decision.against[name], places)} ({decision.verdicts[name]})"
+            if name in decision.against
+            else "missing"
             for name in others
         ]
         rows.append((decision.arm, named[decision.group], f"**{decision.winning}**", *cells, _least(decision, places)))
@@ -71,9 +75,14 @@ def transferred(
     return Table(("ticket of", *(f"on {label}" for label in named.values())), tuple(rows))
 
 
-def interfering(found: Sequence[Sequence[Gap]], named: Mapping[Group, str], higher: bool, places: int) -> Table:
-    """Return, density by density, how the network of all tasks does beside that of each."""
+def interfering(
+    found: Sequence[Sequence[Gap]], grown: Sequence[Gap], named: Mapping[Group, str], higher: bool, places: int
+) -> Table:
+    """Return, density by density, how the network of all tasks does beside that of each, and how that has changed."""
     rows = [(f"{100 * gaps[0].density:.2f} %", *_cells(gaps, named, places, higher=higher)) for gaps in found]
+    if grown:
+        change = f"change, {100 * found[0][0].density:.0f} % to {100 * grown[0].density:.2f} %"
+        rows.append((change, *_cells(grown, named, places, higher=higher)))
     return Table(("left of all", *named.values()), tuple(rows))
 
 
@@ -87,7 +96,8 @@ def overlapping(found: Sequence[Overlap]) -> Table:
         spread = f" ({100 * min(shares):.1f} to {100 * max(shares):.1f})" if len(shares) > 1 else ""
         kept = overlap.layers()
         least = sum(layer.first + layer.second for layer in kept.values()) / 100
-        layers = [(name, layer) for name, layer in kept.items() if layer.first + layer.second >= least]
+        large = [(name, layer) for name, layer in kept.items() if layer.first + layer.second >= least]
+        layers = large or list(kept.items())  # many tensors of about one size
         layers.sort(key=lambda item: item[1].of_either - item[1].chance)
         ends = (_layer(*layers[-1]), _layer(*layers[0]))
         mean = statistics.fmean(shares)
