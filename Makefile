@@ -31,5 +31,5 @@ bench:  ## by hand: ratios, not verdicts
 docs:  ## the site, strictly; needs: pip install -e ".[docs]" -e plugins/mir_l
 	python docs/tools/build.py
 
-pictures:  ## of the documentation: the drawings and, with RUN=, what a finished run of mir_l shows
+pictures:  ## of the documentation: the drawings and, with RUN=, what a finished run of mir_l or a study shows
 	python docs/tools/pictures.py $(RUN)

@@ -2,6 +2,7 @@
 
 Run: make pictures                  the drawings
      make pictures RUN=runs/mir_l-* those of a finished run of `mir_l`, too
+     make pictures RUN=studies/NAME that of a finished study, as study-NAME.png
 """
 
 import shutil
@@ -108,12 +109,15 @@ def of_a_run(run: Path) -> None:
 
 
 def main() -> None:
-    """Write the drawings and, where a run is named, its pictures."""
+    """Write the drawings and, where a run or a study is named, its pictures."""
     PICTURES.mkdir(exist_ok=True)
     for draw in (schedules, design):
         draw().savefig(PICTURES / f"{draw.__name__}.svg", metadata={"Date": None, "Creator": None})
-    for run in sys.argv[1:]:
-        of_a_run(Path(run))
+    for found in map(Path, sys.argv[1:]):
+        if (found / "study.yaml").exists():
+            shutil.copyfile(found / "study.png", PICTURES / f"study-{found.resolve().name}.png")
+        else:
+            of_a_run(found)
 
 
 if __name__ == "__main__":
