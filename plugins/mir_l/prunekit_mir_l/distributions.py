@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from prunekit_mir_l.images import is_image
+from prunekit_mir_l.images import files_below, is_image
 
 CLEAR = ("clear", "clean", "gt", "target", "norain", "groundtruth")
 """Names of folders that hold the clean images of pairs."""
@@ -152,7 +152,7 @@ PATTERNS = {
 
 def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the images below a folder, and the files that are none; hidden ones are left out."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = [path for path in files_below(folder) if not path.name.startswith(".")]
     return [path for path in files if is_image(path)], [path for path in files if not is_image(path)]
 
 

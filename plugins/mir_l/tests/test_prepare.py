@@ -88,6 +88,14 @@ def test_transmission_maps_are_no_hazy_images(downloads: Path, tmp_path: Path) -
     assert laid(done.folder)[1:] == ["input/1_1_0.9_hazy.png", "target/1_1_0.9_gt.png"]
 
 
+def test_linked_folders_are_looked_into(downloads: Path, tmp_path: Path) -> None:
+    paint(tmp_path / "disk" / "1.png")
+    paint(downloads / "ITS" / "hazy" / "1_1_0.9.png")
+    (downloads / "ITS" / "clear").symlink_to(tmp_path / "disk")
+    done = run(downloads / "ITS", tmp_path / "out")
+    assert (done.kind, done.made, done.halves) == ("reside", 2, ())
+
+
 def test_clear_images_with_a_border_are_cut(downloads: Path, tmp_path: Path) -> None:
     paint(downloads / "SOTS" / "indoor" / "gt" / "1400.png", height=116, width=100)
     paint(downloads / "SOTS" / "indoor" / "hazy" / "1400_1.png", height=96, width=80)
