@@ -68,18 +68,22 @@ def _told(one: Prepared, copy: bool) -> Iterator[str]:
 
 @contextmanager
 def shown() -> Iterator[Progress]:
-    """Show progress on a terminal, else nothing."""
+    """Show progress on a terminal, else nothing: a bar for each thing that is worked on, until it is done."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
     console = Console(stderr=True)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def progress(what: str, done: int, of: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
-            bar.update(tasks[what], completed=done)  # type: ignore[arg-type]
+                tasks[what] = bar.add_task(escape(what), total=of)
+            bar.update(tasks[what], completed=done)
+            if done == of:
+                bar.remove_task(tasks.pop(what))
 
         yield progress
 
