@@ -35,7 +35,7 @@ def prepare_data(
     names = None
     if only is not None:
         try:
-            names = [line.strip() for line in only.read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [line.strip() for line in only.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as cause:
             raise DataError(f"{only} cannot be read as a list of names: {cause}.") from cause
     gaps = False

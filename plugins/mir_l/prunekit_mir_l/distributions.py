@@ -6,9 +6,10 @@ A form turns a folder into units, each an image or a pair with the names that it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import final
 
 from prunekit_mir_l.images import files_below, is_image
@@ -62,11 +63,6 @@ class Unit:
     """
 
     files: tuple[tuple[Path, str], ...]
-
-    @property
-    def names(self) -> set[str]:
-        """What a split list may call it: names and stems of its files."""
-        return {name for source, _ in self.files for name in (source.name, source.stem)}
 
 
 @final
@@ -148,6 +144,32 @@ PATTERNS = {
     "reside": "hazy/NNNN_*.jpg with clear/NNNN.jpg (or gt/)",
     "clean": "a folder of photographs: BSD400, BSD68, WED, Urban100, Kodak, DIV2K, LIVE1, Classic5, or any with --name",
 }
+
+
+def listed(units: Sequence[Unit], lines: Iterable[str]) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
+    """Return the units that the lines of a split list name, and the lines that name none.
+
+    A line is a file's name or stem, with or without folders before it; of files of one name, those are meant whose own
+    folders agree with the line's for longest, from the last on.
+    """
+    named: dict[str, list[tuple[Path, int]]] = {}
+    for number, unit in enumerate(units):
+        for source, _ in unit.files:
+            for name in {source.name, source.stem}:
+                named.setdefault(name, []).append((source, number))
+    taken, unknown = set[int](), list[str]()
+    for line in lines:
+        asked = PurePosixPath(line.replace("\\", "/"))
+        agreed = [(_agreeing(asked, source), number) for source, number in named.get(asked.name, ())]
+        best = max(agreed, default=(0, 0))[0]
+        taken |= {number for agreeing, number in agreed if agreeing == best}
+        unknown += [] if agreed else [line]
+    return tuple(units[number] for number in sorted(taken)), tuple(sorted(unknown))
+
+
+def _agreeing(asked: PurePosixPath, source: Path) -> int:
+    both = zip(reversed(asked.parent.parts), reversed(source.parent.parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
 
 
 def images_in(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -13,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from prunekit.errors import DataError, nearest
-from prunekit_mir_l.distributions import FORMS, PATTERNS, Form, Unit, images_in, known, sets_in
-from prunekit_mir_l.images import read_rgb, size_of
-from prunekit_mir_l.manifest import sha256, write_manifest
+from prunekit_mir_l.distributions import FORMS, PATTERNS, Form, Unit, images_in, known, listed, sets_in
+from prunekit_mir_l.images import half_of, read_rgb, size_of
+from prunekit_mir_l.manifest import read_manifest, sha256, write_manifest
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many are done, and of how many."""
@@ -74,8 +75,8 @@ def prepare(
         kind: among ``FORMS``; None tells it from the files' names.
         split: ``"train"`` or ``"test"``; None tells it from the folders' names.
         name: the set's name; None tells it likewise.
-        copy: copy the files instead of linking them.
-        only: names or stems of the files to take; None takes all.
+        copy: copy the files instead of linking them; links of an earlier call become copies.
+        only: names or stems of the files to take, see ``distributions.listed``; None takes all.
         progress: is told how far it is.
 
     Raises:
@@ -88,13 +89,15 @@ def prepare(
         raise DataError(f"split {split!r} is unknown: {nearest(split, ('train', 'test'))}")
     if kind is not None and kind not in FORMS:
         raise DataError(f"kind {kind!r} is unknown: {nearest(kind, FORMS)} " + _kinds())
+    if name is not None and (name != Path(name).name or name in ("", "..") or "\\" in name):
+        raise DataError(f"name {name!r} is no name of a set: give one that a folder may have, without slashes.")
     source, out = source.resolve(), out.resolve()
     if out == source or out.is_relative_to(source):
         raise DataError(f"{out} lies in {source}, which is read: give a folder outside with -o.")
     folders = list(sets_in(source))
     if name and len(folders) > 1:
         raise DataError(f"{source} holds {len(folders)} sets, {_few([f.name for f in folders])}: --name fits one only.")
-    wanted = None if only is None else set(only)
+    wanted = None if only is None else frozenset(only)
     for folder in folders:
         yield _prepare_set(folder, out, kind, split, name, copy, wanted, progress)
 
@@ -106,29 +109,31 @@ def _prepare_set(
     split: str | None,
     name: str | None,
     copy: bool,
-    only: set[str] | None,
+    only: frozenset[str] | None,
     progress: Progress,
 ) -> Prepared:
     images, others = images_in(folder)
     form = _form(folder, images, kind)
     unlisted: tuple[str, ...] = ()
     if only is not None:
-        unlisted = tuple(sorted(only - {name for unit in form.units for name in unit.names}))
-        form = replace(form, units=tuple(unit for unit in form.units if unit.names & only), halves=())
+        units, unlisted = listed(form.units, only)
+        form = replace(form, units=units, halves=())
     target = out / _place(images[0].parent, form, split, name)
-    units, broken = [], []
+    read_manifest(target)
+    pieces, broken = [], []
     for unit in form.units:
         try:
-            units.append(_fitted(unit))
+            pieces.append(_fitted(unit))
         except DataError as error:
             broken.append(str(error))
-    todo, there = _todo(units, target)
+    todo, there = _todo(pieces, target, copy)
     for done, (path, place, border) in enumerate(todo):
         _bring(path, target / place, border, copy)
         progress(f"{target.name}: files", done + 1, len(todo))
-    origin = {place: str(path.relative_to(folder)) for unit in units for path, place, _ in unit}
-    write_manifest(target, origin, kind=form.kind, progress=progress)
-    cropped = sum(bool(border) for unit in units for _, _, border in unit)
+    origin = {place: str(path.relative_to(folder)) for unit in pieces for path, place, _ in unit}
+    if origin:
+        write_manifest(target, origin, kind=form.kind, progress=progress)
+    cropped = sum(bool(border) for unit in pieces for _, _, border in unit)
     return Prepared(form.kind, target, len(todo), there, cropped, form.halves, tuple(others), unlisted, tuple(broken))
 
 
@@ -183,15 +188,20 @@ def _fitted(unit: Unit) -> list[Piece]:
     return [(clean, target, 0), (given, place, 0)]
 
 
-def _todo(units: list[list[Piece]], target: Path) -> tuple[list[Piece], int]:
-    """Return what is not there yet, and how many files are; raises DataError before anything is written."""
+def _todo(units: list[list[Piece]], target: Path, copy: bool) -> tuple[list[Piece], int]:
+    """Return what is not there yet, or is a link and is to be a copy, and how many files are there.
+
+    Raises:
+        DataError: something else is in the way; nothing is written then.
+    """
     todo, there, taken = [], 0, dict[str, Path]()
     for path, place, border in (piece for unit in units for piece in unit):
         if taken.setdefault(place, path) != path:
             raise DataError(f"{taken[place]} and {path} would both become {target / place}: prepare them one by one.")
-        if not os.path.lexists(target / place):
+        same = _same(path, target / place, border)
+        if not os.path.lexists(target / place) or (same and copy and (target / place).is_symlink()):
             todo.append((path, place, border))
-        elif _same(path, target / place, border):
+        elif same:
             there += 1
         else:
             raise DataError(
@@ -212,7 +222,7 @@ def _same(source: Path, target: Path, border: int) -> bool:
 
 def _bring(source: Path, target: Path, border: int, copy: bool) -> None:
     """Link, copy or cut out one file; what is half done has a hidden name."""
-    half = target.with_name(f".{target.name}.half")
+    half = half_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if border:
@@ -224,7 +234,8 @@ def _bring(source: Path, target: Path, border: int, copy: bool) -> None:
         else:
             target.symlink_to(os.path.relpath(source, target.parent))
     except OSError as cause:
-        half.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            half.unlink(missing_ok=True)
         advice = "free some space" if copy or border else "give --copy where links are not possible"
         raise DataError(
             f"{target} cannot be made ({cause.strerror or cause}): {advice}; the same command continues."

@@ -22,12 +22,6 @@ from prunekit_mir_l.manifest import differing
 from prunekit_mir_l.prepare import Prepared, prepare
 
 
-@pytest.fixture
-def downloads(tmp_path: Path) -> Path:
-    """A folder deep enough that the names around it tell nothing."""
-    return tmp_path / "a" / "b" / "c"
-
-
 def run(source: Path, out: Path, **options: object) -> Prepared:
     (one,) = prepare(source, out, **options)  # type: ignore[arg-type]
     return one
