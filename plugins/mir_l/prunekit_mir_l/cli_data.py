@@ -60,6 +60,7 @@ def _told(one: Prepared, copy: bool) -> Iterator[str]:
         ("images without their other half", [path.name for path in one.halves]),
         ("names of the list that are not there", list(one.unlisted)),
         ("images that cannot be read, left out", list(one.broken)),
+        ("images of low resolution, left out", [path.name for path in one.small]),
         ("files that are no images", [path.name for path in one.others]),
     ):
         if names:

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from prunekit.errors import DataError, nearest
-from prunekit_mir_l.distributions import FORMS, PATTERNS, Form, Unit, images_in, known, listed, sets_in
+from prunekit_mir_l.distributions import FORMS, PATTERNS, Form, Unit, images_in, listed, sets_in
 from prunekit_mir_l.images import half_of, read_rgb, size_of
+from prunekit_mir_l.known_sets import known
 from prunekit_mir_l.manifest import read_manifest, sha256, write_manifest
 
 Progress = Callable[[str, int, int], None]
@@ -36,6 +37,7 @@ class Prepared:
         halves: images without their other half.
         others: files that are no images.
         unlisted: names of the split list that are not in the source.
+        small: images of low resolution, left out.
         broken: what is wrong with images whose header cannot be read; they and their pairs are left out.
     """
 
@@ -47,7 +49,8 @@ class Prepared:
     halves: tuple[Path, ...]
     others: tuple[Path, ...]
     unlisted: tuple[str, ...]
-    broken: tuple[str, ...] = ()
+    small: tuple[Path, ...]
+    broken: tuple[str, ...]
 
 
 def prepare(
@@ -83,6 +86,28 @@ def prepare(
         DataError: nothing is recognised, a split or a name is missing, another file is in the way, or the system
             refuses.
     """
+    _refuse(source, kind, split, name)
+    source, out = source.resolve(), out.resolve()
+    if out == source or out.is_relative_to(source):
+        raise DataError(f"{out} lies in {source}, which is read: give a folder outside with -o.")
+    folders, loose = sets_in(source)
+    if name and len(folders) > 1:
+        raise DataError(f"{source} holds {len(folders)} sets, {_few([f.name for f in folders])}: --name fits one only.")
+    wanted = None if only is None else frozenset(only)
+    left = [f"{source} holds images beside its sets: {_few([path.name for path in loose])}."] if loose else []
+    for folder in folders:
+        try:
+            yield _prepare_set(folder, out, kind, split, name, copy, wanted, progress)
+        except DataError as error:
+            if len(folders) == 1:
+                raise
+            left.append(str(error))
+    if left:
+        raise DataError("not all was prepared, and what is left is to be prepared by itself. " + " ".join(left))
+
+
+def _refuse(source: Path, kind: str | None, split: str | None, name: str | None) -> None:
+    """Raise DataError where an option has no meaning."""
     if not source.is_dir():
         raise DataError(f"{source} is not a folder: give the folder that the data set was unpacked into.")
     if split not in (None, "train", "test"):
@@ -91,15 +116,6 @@ def prepare(
         raise DataError(f"kind {kind!r} is unknown: {nearest(kind, FORMS)} " + _kinds())
     if name is not None and (name != Path(name).name or name in ("", "..") or "\\" in name):
         raise DataError(f"name {name!r} is no name of a set: give one that a folder may have, without slashes.")
-    source, out = source.resolve(), out.resolve()
-    if out == source or out.is_relative_to(source):
-        raise DataError(f"{out} lies in {source}, which is read: give a folder outside with -o.")
-    folders = list(sets_in(source))
-    if name and len(folders) > 1:
-        raise DataError(f"{source} holds {len(folders)} sets, {_few([f.name for f in folders])}: --name fits one only.")
-    wanted = None if only is None else frozenset(only)
-    for folder in folders:
-        yield _prepare_set(folder, out, kind, split, name, copy, wanted, progress)
 
 
 def _prepare_set(
@@ -114,11 +130,11 @@ def _prepare_set(
 ) -> Prepared:
     images, others = images_in(folder)
     form = _form(folder, images, kind)
+    target = out / _place(form.units[0].files[0][0].parent, form, split, name)
     unlisted: tuple[str, ...] = ()
     if only is not None:
         units, unlisted = listed(form.units, only)
         form = replace(form, units=units, halves=())
-    target = out / _place(images[0].parent, form, split, name)
     read_manifest(target)
     pieces, broken = [], []
     for unit in form.units:
@@ -133,8 +149,8 @@ def _prepare_set(
     origin = {place: str(path.relative_to(folder)) for unit in pieces for path, place, _ in unit}
     if origin:
         write_manifest(target, origin, kind=form.kind, progress=progress)
-    cropped = sum(bool(border) for unit in pieces for _, _, border in unit)
-    return Prepared(form.kind, target, len(todo), there, cropped, form.halves, tuple(others), unlisted, tuple(broken))
+    counts = (len(todo), there, sum(bool(border) for unit in pieces for _, _, border in unit))
+    return Prepared(form.kind, target, *counts, form.halves, tuple(others), unlisted, form.small, tuple(broken))
 
 
 def _form(folder: Path, images: list[Path], kind: str | None) -> Form:
@@ -146,6 +162,10 @@ def _form(folder: Path, images: list[Path], kind: str | None) -> Form:
         if form.units and (kind or name == "clean" or len(form.units) >= len(form.halves)):
             _apart(form, folder)
             return form
+        if form.small:
+            raise DataError(
+                f"{folder} holds images of low resolution (LR) only, and no clean ones: give the HR folder."
+            )
     seen = _few([str(path.relative_to(folder)) for path in images])
     raise DataError(f"{folder} is not of the kind {kind!r}: it holds {seen}. " + _kinds())
 
