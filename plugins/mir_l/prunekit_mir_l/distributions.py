@@ -96,8 +96,14 @@ def pairs(images: Sequence[Path]) -> Form:
 
 
 def clean(images: Sequence[Path]) -> Form:
-    """Clean photographs, all of them but those of low resolution beside or instead of them."""
-    small = [path for path in images if any(map(is_small, (path.stem, *path.parts[-3:-1])))]
+    """Clean photographs, but those of low resolution: ``X_LR`` beside ``X_HR``, and what lies in a folder called LR."""
+    large = {(path.parent, path.stem.upper()) for path in images}
+    small = [
+        path
+        for path in images
+        if any(map(is_small, path.parts[-3:-1]))
+        or (is_small(path.stem) and (path.parent, path.stem.upper().removesuffix("LR") + "HR") in large)
+    ]
     taken = sorted(set(images) - set(small))
     return Form("clean", "denoise", tuple(Unit(((path, path.name),)) for path in taken), small=tuple(small))
 
@@ -165,7 +171,7 @@ def sets_in(folder: Path) -> tuple[list[Path], list[Path]]:
         inner, beside = sets_in(child)
         found += [one for one in inner if images_in(one)[0]]
         loose += beside
-    return found, loose
+    return (found, loose) if found else ([folder], [])
 
 
 def _holds_sets(folder: Path) -> bool:

@@ -95,13 +95,19 @@ def prepare(
         raise DataError(f"{source} holds {len(folders)} sets, {_few([f.name for f in folders])}: --name fits one only.")
     wanted = None if only is None else frozenset(only)
     left = [f"{source} holds images beside its sets: {_few([path.name for path in loose])}."] if loose else []
+    unlisted = wanted or frozenset()
     for folder in folders:
         try:
-            yield _prepare_set(folder, out, kind, split, name, copy, wanted, progress)
+            done = _prepare_set(folder, out, kind, split, name, copy, wanted, progress)
         except DataError as error:
             if len(folders) == 1:
                 raise
             left.append(str(error))
+        else:
+            unlisted &= {*done.unlisted}
+            yield replace(done, unlisted=()) if len(folders) > 1 else done
+    if unlisted and len(folders) > 1:
+        left.append(f"No set has these names of the list: {_few(sorted(unlisted))}.")
     if left:
         raise DataError("not all was prepared, and what is left is to be prepared by itself. " + " ".join(left))
 
@@ -163,9 +169,7 @@ def _form(folder: Path, images: list[Path], kind: str | None) -> Form:
             _apart(form, folder)
             return form
         if form.small:
-            raise DataError(
-                f"{folder} holds images of low resolution (LR) only, and no clean ones: give the HR folder."
-            )
+            raise DataError(f"{folder} holds images of low resolution (LR) by its name, no clean ones: give another.")
     seen = _few([str(path.relative_to(folder)) for path in images])
     raise DataError(f"{folder} is not of the kind {kind!r}: it holds {seen}. " + _kinds())
 
@@ -218,15 +222,16 @@ def _todo(units: list[list[Piece]], target: Path, copy: bool) -> tuple[list[Piec
     for path, place, border in (piece for unit in units for piece in unit):
         if taken.setdefault(place, path) != path:
             raise DataError(f"{taken[place]} and {path} would both become {target / place}: prepare them one by one.")
-        same = _same(path, target / place, border)
-        if not os.path.lexists(target / place) or (same and copy and (target / place).is_symlink()):
+        if not os.path.lexists(target / place):
             todo.append((path, place, border))
-        elif same:
-            there += 1
-        else:
+        elif not _same(path, target / place, border):
             raise DataError(
                 f"{target / place} is there already and is not {path}: remove it, or choose another folder."
             )
+        elif copy and (target / place).is_symlink():
+            todo.append((path, place, border))
+        else:
+            there += 1
     return todo, there
 
 

@@ -77,6 +77,22 @@ def test_what_is_left_of_several_sets_is_told_after_the_others(downloads: Path, 
     assert made == ["train/denoise/WED", "train/derain/Rain13K"]
 
 
+def test_a_list_may_name_images_of_several_sets(downloads: Path, tmp_path: Path) -> None:
+    for name in ("BSD400/a.jpg", "BSD400/b.jpg", "WED/c.jpg"):
+        paint(downloads / "all" / name)
+    done = list(prepare(downloads / "all", tmp_path / "out", only=["a.jpg", "c"]))
+    assert [(one.made, one.unlisted) for one in done] == [(1, ()), (1, ())]
+    with pytest.raises(DataError, match=r"No set has these names of the list: d\.jpg\.$"):
+        list(prepare(downloads / "all", tmp_path / "out", only=["a.jpg", "d.jpg"]))
+
+
+def test_folders_for_pairs_that_are_empty_are_told(downloads: Path, tmp_path: Path) -> None:
+    for name in ("input", "target"):
+        (downloads / "all" / "Rain13K" / name).mkdir(parents=True)
+    with pytest.raises(DataError, match="all holds no images"):
+        run(downloads / "all", tmp_path / "out")
+
+
 def test_pairs_of_hazy_images_are_dehazed(downloads: Path, tmp_path: Path) -> None:
     for name in ("hazy", "GT"):
         paint(downloads / "RESIDE-6K" / "train" / name / "1.png")
@@ -93,8 +109,13 @@ def test_images_of_low_resolution_are_not_taken_for_clean(downloads: Path, tmp_p
     assert [path.name for path in done.small] == ["img_001_SRF_2_LR.png"]
     for name in ("DIV2K_train_HR/0001.png", "DIV2K_train_LR_bicubic/X2/0001x2.png", "DIV2K_valid_HR/0801.png"):
         paint(downloads / "DIV2K" / name)
-    with pytest.raises(DataError, match=r"LR_bicubic holds images of low resolution \(LR\) only"):
+    with pytest.raises(DataError, match=r"LR_bicubic holds images of low resolution \(LR\) by its name"):
         run(downloads / "DIV2K" / "DIV2K_train_LR_bicubic", tmp_path / "out", split="train", name="x")
+
+
+def test_photographs_that_are_called_lr_by_themselves_are_taken(downloads: Path, tmp_path: Path) -> None:
+    paint(downloads / "WED" / "holiday-LR.jpg")
+    assert (run(downloads / "WED", tmp_path / "out")).made == 1
 
 
 @pytest.mark.parametrize("rainy", ["norain-001x2.png", "norain-001.png", "rain-001.png"])
