@@ -97,13 +97,15 @@ def pairs(images: Sequence[Path]) -> Form:
 
 def clean(images: Sequence[Path]) -> Form:
     """Clean photographs, but those of low resolution: ``X_LR`` beside ``X_HR``, and what lies in a folder called LR."""
-    large = {(path.parent, path.stem.upper()) for path in images}
-    small = [
-        path
-        for path in images
-        if any(map(is_small, path.parts[-3:-1]))
-        or (is_small(path.stem) and (path.parent, path.stem.upper().removesuffix("LR") + "HR") in large)
-    ]
+    named = {(path.parent, path.stem.upper()) for path in images}
+
+    def in_small(folder: Path) -> bool:
+        return is_small(folder.parent.name if re.fullmatch(r"[xX]?\d", folder.name) else folder.name)
+
+    def beside_large(path: Path) -> bool:
+        return is_small(path.stem) and (path.parent, path.stem.upper().removesuffix("LR") + "HR") in named
+
+    small = [path for path in images if in_small(path.parent) or beside_large(path)]
     taken = sorted(set(images) - set(small))
     return Form("clean", "denoise", tuple(Unit(((path, path.name),)) for path in taken), small=tuple(small))
 

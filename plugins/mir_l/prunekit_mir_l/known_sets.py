@@ -87,9 +87,9 @@ def known_name(name: str) -> tuple[str | None, str, str] | None:
         >>> known_name("OTS_ALPHA"), known_name("screenshots")
         (('train', 'dehaze', 'OTS'), None)
     """
-    return (
-        None if is_small(name) else next((place for key, place in KNOWN.items() if _is_called(words(name), key)), None)
-    )
+    if is_small(name):
+        return None
+    return next((place for key, place in KNOWN.items() if _is_called(words(name), key)), None)
 
 
 def _is_called(name: list[str], key: str) -> bool:

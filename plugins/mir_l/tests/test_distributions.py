@@ -107,15 +107,17 @@ def test_images_of_low_resolution_are_not_taken_for_clean(downloads: Path, tmp_p
     done = run(downloads / "Urban100" / "image_SRF_2", tmp_path / "out")
     assert laid(done.folder) == ["MANIFEST.json", "img_001_SRF_2_HR.png"]
     assert [path.name for path in done.small] == ["img_001_SRF_2_LR.png"]
+    small = downloads / "DIV2K" / "DIV2K_train_LR_bicubic"
     for name in ("DIV2K_train_HR/0001.png", "DIV2K_train_LR_bicubic/X2/0001x2.png", "DIV2K_valid_HR/0801.png"):
         paint(downloads / "DIV2K" / name)
     with pytest.raises(DataError, match=r"LR_bicubic holds images of low resolution \(LR\) by its name"):
-        run(downloads / "DIV2K" / "DIV2K_train_LR_bicubic", tmp_path / "out", split="train", name="x")
+        run(small, tmp_path / "out", split="train", name="x")
+    assert not (tmp_path / "out" / "train").exists()
 
 
 def test_photographs_that_are_called_lr_by_themselves_are_taken(downloads: Path, tmp_path: Path) -> None:
-    paint(downloads / "WED" / "holiday-LR.jpg")
-    assert (run(downloads / "WED", tmp_path / "out")).made == 1
+    paint(downloads / "lr" / "WED" / "holiday-LR.jpg")
+    assert run(downloads / "lr" / "WED", tmp_path / "out").made == 1
 
 
 @pytest.mark.parametrize("rainy", ["norain-001x2.png", "norain-001.png", "rain-001.png"])
