@@ -84,14 +84,15 @@ def test_the_table_keeps_what_was_measured_before_and_gets_what_was_not(tmp_path
     assert (out / "a.png").stat().st_mtime_ns == kept
 
 
-def test_a_table_of_ones_own_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mine", ["mine,too\n1,2\n", "", "image,metric,mine,output,protocol\na.png,psnr,1,2,x\n"])
+def test_a_table_of_ones_own_is_left_alone(tmp_path: Path, mine: str) -> None:
     image = paint(tmp_path / "a.png")
     table = tmp_path / "out" / "metrics.csv"
     table.parent.mkdir()
-    table.write_text("mine,too\n1,2\n")
+    table.write_text(mine)
     with pytest.raises(DataError, match=r"metrics\.csv is no table that `restore --metrics` wrote, and is left as it"):
         restore(plan([image], tmp_path / "out"), targets=image, table=table)
-    assert (table.read_text(), [p.name for p in table.parent.iterdir()]) == ("mine,too\n1,2\n", ["metrics.csv"])
+    assert (table.read_text(), [p.name for p in table.parent.iterdir()]) == (mine, ["metrics.csv"])
 
 
 def test_a_side_by_side_in_the_way_is_told_before_any_work_and_a_missing_one_is_made(tmp_path: Path) -> None:
@@ -107,6 +108,14 @@ def test_a_side_by_side_in_the_way_is_told_before_any_work_and_a_missing_one_is_
         with Image.open(path) as sheet:
             sizes[path.name] = sheet.size
     assert sizes == {"a.png.compare.png": (40, 32), "b.png.compare.png": (20, 16)}
+
+
+def test_a_target_of_another_size_is_not_shown(tmp_path: Path) -> None:
+    image, target = paint(tmp_path / "a.png"), paint(tmp_path / "gt.png", size=(20, 17))
+    told = restore(plan([image], tmp_path / "out", compare=True), compare=True, targets=target)
+    assert [failed for _, failed in told] == [False, True]
+    with Image.open(tmp_path / "out" / "a.png.compare.png") as sheet:
+        assert sheet.size == (40, 32)  # two panels
 
 
 def test_what_lies_there_and_has_another_size_is_told(tmp_path: Path) -> None:
