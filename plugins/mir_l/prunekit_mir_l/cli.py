@@ -36,12 +36,12 @@ def restore(
 
     if fast and missing():
         typer.echo(f"--fast found no compiled kernels, and every layer stays dense: {missing()}", err=True)
-    planned = plan(images, out, skip_existing=skip_existing)
+    jobs = plan(images, out, compare=compare, skip_existing=skip_existing)
     table = out / TABLE if metrics else None
     restorer = load(source, stage=stage, network=network, tile=tile, fast=fast)
     failed = False
     with shown() as progress:
-        lines = restore_files(restorer, planned, compare=compare, targets=metrics, table=table, progress=progress)
+        lines = restore_files(restorer, jobs, compare=compare, targets=metrics, table=table, progress=progress)
         for told in lines:
             failed |= told.failed
             typer.echo(told.text, err=told.failed)

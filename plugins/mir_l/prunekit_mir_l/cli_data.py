@@ -35,7 +35,7 @@ def prepare_data(
     names = None
     if only is not None:
         try:
-            names = [line.strip() for line in only.read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [line.strip() for line in only.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as cause:
             raise DataError(f"{only} cannot be read as a list of names: {cause}.") from cause
     gaps = False
@@ -60,6 +60,7 @@ def _told(one: Prepared, copy: bool) -> Iterator[str]:
         ("images without their other half", [path.name for path in one.halves]),
         ("names of the list that are not there", list(one.unlisted)),
         ("images that cannot be read, left out", list(one.broken)),
+        ("images of low resolution, left out", [path.name for path in one.small]),
         ("files that are no images", [path.name for path in one.others]),
     ):
         if names:
@@ -68,18 +69,22 @@ def _told(one: Prepared, copy: bool) -> Iterator[str]:
 
 @contextmanager
 def shown() -> Iterator[Progress]:
-    """Show progress on a terminal, else nothing."""
+    """Show progress on a terminal, else nothing: a bar for each thing that is worked on, until it is done."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
     console = Console(stderr=True)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def progress(what: str, done: int, of: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
-            bar.update(tasks[what], completed=done)  # type: ignore[arg-type]
+                tasks[what] = bar.add_task(escape(what), total=of)
+            bar.update(tasks[what], completed=done)
+            if done == of:
+                bar.remove_task(tasks.pop(what))
 
         yield progress
 

@@ -6,50 +6,26 @@ A form turns a folder into units, each an image or a pair with the names that it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import final
 
-from prunekit_mir_l.images import is_image
+from prunekit_mir_l.images import files_below, is_image
+from prunekit_mir_l.known_sets import is_small, known_name
 
 CLEAR = ("clear", "clean", "gt", "target", "norain", "groundtruth")
 """Names of folders that hold the clean images of pairs."""
 
-GIVEN = ("input", "rain", "rainy", "hazy", "haze")
-"""Names of folders that hold the degraded ones."""
+HAZY = ("hazy", "haze")
+"""Names of folders that hold hazy images."""
+
+GIVEN = ("input", "rain", "rainy", *HAZY)
+"""Names of folders that hold degraded ones."""
 
 MAPS = ("trans", "transmission", "depth")
 """Names of folders that hold what haze was made with: named as hazy images are, and none."""
-
-KNOWN = {
-    "bsd400": ("train", "denoise", "BSD400"),
-    "wed": ("train", "denoise", "WED"),
-    "waterloo": ("train", "denoise", "WED"),
-    "explorationdatabase": ("train", "denoise", "WED"),
-    "div2ktrain": ("train", "denoise", "DIV2K"),
-    "div2kvalid": ("test", "denoise", "DIV2K"),
-    "bsd68": ("test", "denoise", "BSD68"),
-    "urban100": ("test", "denoise", "Urban100"),
-    "kodak": ("test", "denoise", "Kodak24"),
-    "live1": ("test", "jpeg", "LIVE1"),
-    "classic5": ("test", "jpeg", "Classic5"),
-    "rain100l": (None, "derain", "Rain100L"),
-    "rain100h": (None, "derain", "Rain100H"),
-    "raintrainl": ("train", "derain", "Rain100L"),
-    "raintrainh": ("train", "derain", "Rain100H"),
-    "raindatatestlight": ("test", "derain", "Rain100L"),
-    "raindatatrainlight": ("train", "derain", "Rain100L"),
-    "rain13k": ("train", "derain", "Rain13K"),
-    "indoor": ("test", "dehaze", "SOTS_indoor"),
-    "test100": ("test", "derain", "Test100"),
-    "test1200": ("test", "derain", "Test1200"),
-    "test2800": ("test", "derain", "Test2800"),
-    "sots": ("test", "dehaze", "SOTS"),
-    "ots": ("train", "dehaze", "OTS"),
-    "its": ("train", "dehaze", "ITS"),
-}
-"""Part of a folder's name, letters and digits only -> split, task and set; innermost folder first, then the first."""
 
 
 @final
@@ -63,11 +39,6 @@ class Unit:
 
     files: tuple[tuple[Path, str], ...]
 
-    @property
-    def names(self) -> set[str]:
-        """What a split list may call it: names and stems of its files."""
-        return {name for source, _ in self.files for name in (source.name, source.stem)}
-
 
 @final
 @dataclass(frozen=True)
@@ -80,6 +51,7 @@ class Form:
         units: what is whole.
         halves: degraded or clean images without the other half.
         twins: images of one role and one name, which cannot be told apart.
+        small: images of low resolution, which are not taken for clean ones.
     """
 
     kind: str
@@ -87,56 +59,61 @@ class Form:
     units: tuple[Unit, ...]
     halves: tuple[Path, ...] = ()
     twins: tuple[tuple[Path, Path], ...] = ()
-
-
-def known(folder: Path) -> tuple[str | None, str, str] | None:
-    """Return split, task and set by a folder's name or the two around it; a split may be left open.
-
-    Example:
-        >>> known(Path("downloads/CBSD68/original"))
-        ('test', 'denoise', 'BSD68')
-        >>> known(Path("Rain100L/test"))
-        ('test', 'derain', 'Rain100L')
-        >>> known(Path("RESIDE/SOTS/indoor/hazy"))
-        ('test', 'dehaze', 'SOTS_indoor')
-    """
-    plain = [re.sub(r"[^a-z0-9]", "", part.lower()) for part in reversed(folder.parts[-3:])]
-    found = next((place for part in plain for key, place in KNOWN.items() if _is_called(part, key)), None)
-    if found is None or found[0]:
-        return found
-    return next((s for part in plain for s in ("train", "test") if s in part), None), *found[1:]
-
-
-def _is_called(part: str, key: str) -> bool:
-    return part.startswith(key) or part.endswith(key) or (len(key) > 4 and key in part)  # "its" is in many words
+    small: tuple[Path, ...] = ()
 
 
 def rain100(images: Sequence[Path]) -> Form:
-    """Pairs ``rain-NNN`` and ``norain-NNN``, in one folder or in several (Rain100L, Rain100H)."""
-    named = {path: re.fullmatch(r"(no)?rain-?(\w+)", path.stem, re.IGNORECASE) for path in images}
-    clean = [(m[2], path) for path, m in named.items() if m and m[1]]
-    rainy = [(m[2], path) for path, m in named.items() if m and not m[1]]
-    return _paired("rain100", "derain", rainy, str, clean, "rainy")
+    """Pairs ``rain-NNN`` and ``norain-NNN``, in one folder or in several (Rain100L, Rain100H).
+
+    In a folder such as ``rain`` beside one such as ``norain`` all are rainy, whatever they are called, also as ``x2``.
+    """
+    named = {path: re.fullmatch(r"(no)?rain-?(\w+?)(x\d)?", path.stem, re.IGNORECASE) for path in images}
+    apart = any(_role(path) in CLEAR for path in images)
+    clear: list[tuple[str, Path]] = []
+    rainy: list[tuple[str, Path]] = []
+    for path, found in named.items():
+        if found:
+            is_clear = _role(path) in CLEAR if apart and _role(path) else bool(found[1])
+            (clear if is_clear else rainy).append((found[2], path))
+    return _paired("rain100", "derain", rainy, str, clear, "rainy")
 
 
 def reside(images: Sequence[Path]) -> Form:
     """Many hazy ``NNNN_...`` to one clear ``NNNN``, which lies in a folder such as ``clear`` (RESIDE)."""
-    clear = [(path.stem, path) for path in images if path.parent.name.lower() in CLEAR]
-    rest = [path for path in images if path.parent.name.lower() not in (*CLEAR, *MAPS)]
+    clear = [(path.stem, path) for path in images if _role(path) in CLEAR]
+    rest = [path for path in images if _role(path) not in (*CLEAR, *MAPS)]
     hazy = [(path.stem, path) for path in rest if re.match(r"\w+?_", path.stem)]
     return _paired("reside", "dehaze", hazy, lambda stem: stem.split("_")[0], clear, "hazy")
 
 
 def pairs(images: Sequence[Path]) -> Form:
     """Pairs of one name in two folders, such as ``input`` and ``target`` (Rain13K and its test sets)."""
-    clean = [(path.stem, path) for path in images if path.parent.name.lower() in CLEAR]
-    given = [(path.stem, path) for path in images if path.parent.name.lower() in GIVEN]
-    return _paired("pairs", "derain", given, str, clean, "rainy")
+    clear = [(path.stem, path) for path in images if _role(path) in CLEAR]
+    given = [(path.stem, path) for path in images if _role(path) in GIVEN]
+    if any(_role(path) in HAZY for _, path in given):
+        return _paired("pairs", "dehaze", given, str, clear, "hazy")
+    return _paired("pairs", "derain", given, str, clear, "rainy")
 
 
 def clean(images: Sequence[Path]) -> Form:
-    """Clean photographs, all of them."""
-    return Form("clean", "denoise", tuple(Unit(((path, path.name),)) for path in images))
+    """Clean photographs, but those of low resolution: ``X_LR`` beside ``X_HR``, and what lies in a folder called LR."""
+    named = {(path.parent, path.stem.upper()) for path in images}
+
+    def in_small(folder: Path) -> bool:
+        return is_small(folder.parent.name if re.fullmatch(r"[xX]?\d", folder.name) else folder.name)
+
+    def beside_large(path: Path) -> bool:
+        return is_small(path.stem) and (path.parent, path.stem.upper().removesuffix("LR") + "HR") in named
+
+    small = [path for path in images if in_small(path.parent) or beside_large(path)]
+    taken = sorted(set(images) - set(small))
+    return Form("clean", "denoise", tuple(Unit(((path, path.name),)) for path in taken), small=tuple(small))
+
+
+def _role(path: Path) -> str:
+    """Return the name of the folder that tells what an image is, its own or the one around that; or nothing."""
+    around = [folder.name.lower() for folder in path.parents[:2]]
+    return next((name for name in around if name in (*CLEAR, *GIVEN, *MAPS)), "")
 
 
 FORMS: dict[str, Callable[[Sequence[Path]], Form]] = {f.__name__: f for f in (rain100, pairs, reside, clean)}
@@ -150,21 +127,70 @@ PATTERNS = {
 }
 
 
+def listed(units: Sequence[Unit], lines: Iterable[str]) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
+    """Return the units that the lines of a split list name, and the lines that name none.
+
+    A line is a file's name or stem, with or without folders before it; of files of one name, those are meant whose own
+    folders agree with the line's for longest, from the last on.
+    """
+    named: dict[str, list[tuple[Path, int]]] = {}
+    for number, unit in enumerate(units):
+        for source, _ in unit.files:
+            for name in {source.name, source.stem}:
+                named.setdefault(name, []).append((source, number))
+    taken, unknown = set[int](), list[str]()
+    for line in lines:
+        asked = PurePosixPath(line.replace("\\", "/"))
+        agreed = [(_agreeing(asked, source), number) for source, number in named.get(asked.name, ())]
+        best = max(agreed, default=(0, 0))[0]
+        taken |= {number for agreeing, number in agreed if agreeing == best}
+        unknown += [] if agreed else [line]
+    return tuple(units[number] for number in sorted(taken)), tuple(sorted(unknown))
+
+
+def _agreeing(asked: PurePosixPath, source: Path) -> int:
+    both = zip(reversed(asked.parent.parts), reversed(source.parent.parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
+
+
 def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the images below a folder, and the files that are none; hidden ones are left out."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = [path for path in files_below(folder) if not path.name.startswith(".")]
     return [path for path in files if is_image(path)], [path for path in files if not is_image(path)]
 
 
-def sets_in(folder: Path) -> Iterator[Path]:
-    """Yield the folders that are sets of their own: those inside that hold ``input`` beside ``target``, else itself."""
-    inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and _holds_pairs(child)]
-    yield from inner if inner and not _holds_pairs(folder) else [folder]
+def sets_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders that are sets of their own, and the images that lie in none of them.
+
+    Where folders inside hold pairs (``input`` beside ``target``), or several have names of different sets, these and
+    the folders beside them are the sets; else the folder itself is one.
+    """
+    if _holds_pairs(folder) or not _holds_sets(folder):
+        return [folder], []
+    found: list[Path] = []
+    loose = [path for path in sorted(folder.iterdir()) if path.is_file() and is_image(path)]
+    for child in _folders_in(folder):
+        inner, beside = sets_in(child)
+        found += [one for one in inner if images_in(one)[0]]
+        loose += beside
+    return (found, loose) if found else ([folder], [])
+
+
+def _holds_sets(folder: Path) -> bool:
+    children = _folders_in(folder)
+    named = {known_name(child.name) for child in children} - {None}
+    return len(named) > 1 or any(_holds_pairs(child) or _holds_sets(child) for child in children)
 
 
 def _holds_pairs(folder: Path) -> bool:
-    names = {child.name.lower() for child in folder.iterdir() if child.is_dir()}
+    names = {child.name.lower() for child in _folders_in(folder)}
     return bool(names & set(CLEAR)) and bool(names & set(GIVEN))
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder, without links that lead back up."""
+    above = (folder.resolve(), *folder.resolve().parents)
+    return sorted(child for child in folder.iterdir() if child.is_dir() and child.resolve() not in above)
 
 
 _Named = Sequence[tuple[str, Path]]

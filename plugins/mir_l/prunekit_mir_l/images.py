@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from prunekit.errors import DataError
 
@@ -19,15 +20,44 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 """The same shapes as float32, mostly in [0, 1]."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_ORIENTATION = 0x0112
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff")
+TURNED = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height."""
+
+ORIENTATION = 0x0112
+_UPRIGHT = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), start=2))  # EXIF orientation -> what undoes it
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, struct.error)
 
 
 def is_image(path: Path) -> bool:
     """Tell whether the file's name ends as an image's does, in upper or lower case; hidden files are none."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the files below a folder by name, also in linked folders, but not again in one that leads back up.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as cause:
+        raise DataError(f"the folder {folder} cannot be read ({cause.strerror}): mend or remove it.") from cause
+    for entry in entries:
+        if entry.is_dir():
+            yield from files_below(folder / entry.name, (*above, real))
+        elif entry.is_file():
+            yield folder / entry.name
+
+
+def half_of(target: Path) -> Path:
+    """Return the hidden name under which a file is written before it is whole; it fits where the file's own does."""
+    return target.with_name(f".{target.name[:40]}.half")
 
 
 def read_rgb(path: Path | str) -> Pixels:
@@ -43,8 +73,7 @@ def read_rgb(path: Path | str) -> Pixels:
         DataError: there is no such file, or it is not a whole image.
     """
     with opened(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(as_rgb(image))
+        return np.asarray(as_rgb(upright(image)))
 
 
 @contextmanager
@@ -53,7 +82,7 @@ def opened(path: Path | str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except _BROKEN as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         raise DataError(_why(Path(path), error)) from error
 
 
@@ -76,8 +105,15 @@ def size_of(path: Path | str) -> tuple[int, int]:
     with opened(path) as image:
         width, height = image.size
         # Pillow tells a rotated TIFF's size as it is shown, and that of every other file as it is stored.
-        turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _TURNED
+        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION) in TURNED
     return (width, height) if turned else (height, width)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return the image as the camera held it, by EXIF's orientation; other camera data, odd or not, plays no part."""
+    image.load()  # which turns TIFF files by itself
+    undo = _UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    return image if undo is None else image.transpose(undo)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.errors import DataError
+from prunekit_mir_l.images import files_below, half_of, is_image
 
 NAME = "MANIFEST.json"
 _AT_ONCE = 2000  # files after which the manifest is saved, so that little is hashed again after an interruption
@@ -33,7 +34,7 @@ def write_manifest(
         kind: the form of the source.
         progress: is told what is done, how many are, and of how many.
     """
-    held = _read(folder)
+    held = read_manifest(folder)
     files: dict[str, Any] = dict(held.get("files", {}))
     stale = []
     for place in sorted(origin):
@@ -59,28 +60,45 @@ def differing(folder: Path) -> Iterator[str]:
     if not (folder / NAME).is_file():
         yield f"{folder}: no {NAME}, so its hashes cannot be checked; `prunekit mir_l data prepare` writes one."
         return
-    files = _read(folder)["files"]
+    try:
+        files = read_manifest(folder)["files"]
+    except DataError as error:
+        yield str(error)
+        return
     present = [place for place in sorted(files) if (folder / place).is_file()]
     with ThreadPoolExecutor() as pool:
         for place, digest in zip(present, pool.map(sha256, (folder / place for place in present)), strict=True):
             if digest != files[place]["sha256"]:
                 yield f"{folder / place}: its contents are not those of {NAME}."
     yield from (f"{folder / place}: {NAME} has it, and it is not there." for place in sorted(set(files) - set(present)))
+    images = (str(path.relative_to(folder)) for path in files_below(folder) if is_image(path))
+    yield from (f"{folder / place}: {NAME} does not have it." for place in images if place not in files)
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a set's manifest; nothing where it has none.
+
+    Raises:
+        DataError: the file of that name is no such manifest.
+    """
     path = folder / NAME
     if not path.is_file():
         return {}
     try:
         held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as cause:
-        raise DataError(f"{path} is no JSON ({cause}): remove it, and prepare the set again.") from cause
+        whole = all(entry.keys() >= {"from", "bytes", "sha256"} for entry in held["files"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise DataError(
+            f"{path} is no manifest of `prunekit mir_l data prepare`, and is left as it is: move it, and prepare the "
+            "set again."
+        )
     return held
 
 
 def _write(folder: Path, kind: str, files: Mapping[str, Any]) -> None:
-    half = folder / f".{NAME}.half"
+    half = half_of(folder / NAME)
     whole = {"kind": kind, "count": len(files), "files": dict(sorted(files.items()))}
     half.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     half.replace(folder / NAME)

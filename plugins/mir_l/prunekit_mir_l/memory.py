@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,41 @@ class _Held(TorchDispatchMode):
         self.now -= nbytes
 
 
-def available_bytes() -> int | None:
-    """Return the bytes that can be had without swapping; None where the system does not tell."""
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Return the bytes that can be had without swapping; None where the system does not tell.
+
+    Args:
+        root: of the file system; what a container may take (control groups, version 1 or 2) is looked up there, too.
+    """
     try:
-        return _field(Path("/proc/meminfo"), "MemAvailable")
-    except (OSError, KeyError):
-        return None
+        found = [int(_fields(root / "proc/meminfo")["MemAvailable:"]) * 1024]
+    except (OSError, LookupError, ValueError):
+        found = []
+    return min([*found, *_left_to_groups(root)], default=None)
 
 
-def _field(file: Path, name: str) -> int:
-    fields = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
-    return int(fields[name].split()[0]) * 1024
+_GROUPS = {
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Controllers in ``/proc/self/cgroup`` (none in version 2) -> home, limit, use, and what of that can be taken back."""
+
+
+def _left_to_groups(root: Path) -> Iterator[int]:
+    """Yield what is left to each group that this process is in, its own and those around it, where it has a limit."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        for controller in {*controllers.split(",")} & _GROUPS.keys():
+            home, limit, use, taken_back = _GROUPS[controller]
+            own = root / home / path.lstrip("/")
+            for group in (own, *(folder for folder in own.parents if folder.is_relative_to(root / home))):
+                with contextlib.suppress(OSError, LookupError, ValueError):  # no such group here, or "max"
+                    left = int((group / limit).read_text()) - int((group / use).read_text())
+                    yield max(0, left + int(_fields(group / "memory.stat")[taken_back]))
+
+
+def _fields(file: Path) -> dict[str, str]:
+    return {name: value for name, value, *_ in map(str.split, file.read_text().splitlines())}

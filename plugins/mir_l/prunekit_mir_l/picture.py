@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from prunekit.errors import DataError
-from prunekit_mir_l.images import Pixels, as_rgb, opened
+from prunekit_mir_l.images import ORIENTATION, TURNED, Pixels, as_rgb, half_of, opened, upright
 
 _QUALITY: dict[str, dict[str, Any]] = {
-    ".jpg": {"quality": 95, "subsampling": 0},
-    ".jpeg": {"quality": 95, "subsampling": 0},
+    **{jpeg: {"quality": 95, "subsampling": 0} for jpeg in (".jpg", ".jpeg", ".jfif")},
     ".webp": {"lossless": True, "exact": True},
     ".avif": {"quality": 100, "subsampling": "4:4:4"},
 }
 _LAYOUT = {*range(254, 260), 262, 266, 273, 274, *range(277, 280), 284, 317, *range(320, 326), 338, 339, 347}
 _LAYOUT |= {*range(529, 533), 700, 34665, 34675, 34853}
+_WIDTH, _HEIGHT = 0xA002, 0xA003  # PixelXDimension, PixelYDimension
 _IN_COLOUR = ("RGB", "RGBA", "P", "PA", "RGBX")
 
 
@@ -55,21 +59,35 @@ def open_picture(path: Path) -> Picture:
         DataError: there is no such file, or it is not a whole image.
     """
     with opened(path) as image:
-        exif, profile = _camera_data(image), image.info.get("icc_profile")
-        upright = ImageOps.exif_transpose(image)
-        note = "16 bits read as 8" if image.mode.startswith("I") else ""
-        if upright.has_transparency_data:
-            rgba = np.array(upright.convert("RGBA"))
+        lost = [what for what, is_lost in _losses(image) if is_lost]
+        exif, profile = None, image.info.get("icc_profile")
+        try:
+            exif = _camera_data(image)
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, struct.error):
+            lost.append("camera data left out: not as EXIF has it")
+        turned = upright(image)
+        if turned.has_transparency_data:
+            rgba = np.array(turned.convert("RGBA"))
             pixels, alpha = rgba[:, :, :3], rgba[:, :, 3]
         else:
-            pixels, alpha = np.array(as_rgb(upright)), None
+            pixels, alpha = np.array(as_rgb(turned)), None
         return Picture(
             np.ascontiguousarray(pixels),
             alpha,
             profile if image.mode in _IN_COLOUR else None,
             exif,
-            note,
+            ", ".join(lost),
         )
+
+
+def _losses(image: Image.Image) -> Iterator[tuple[str, bool]]:
+    """Yield what reading loses, and whether it does, of an image that is not decoded yet."""
+    yield (
+        "16 bits read as 8",
+        image.mode.startswith("I") or any(";16" in str(part) for part in getattr(image, "tile", ())),
+    )
+    frames = getattr(image, "n_frames", 1)
+    yield f"the first of {frames} frames", frames > 1
 
 
 def _camera_data(image: Image.Image) -> bytes | None:
@@ -79,7 +97,9 @@ def _camera_data(image: Image.Image) -> bytes | None:
         if tag not in _LAYOUT:
             kept[tag] = value
     for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if values := held.get_ifd(directory):
+        if values := dict(held.get_ifd(directory)):
+            if held.get(ORIENTATION) in TURNED and {_WIDTH, _HEIGHT} <= values.keys():
+                values[_WIDTH], values[_HEIGHT] = values[_HEIGHT], values[_WIDTH]
             kept.get_ifd(directory).update(values)
             kept[directory] = values
     return kept.tobytes() if len(kept) else None
@@ -96,17 +116,18 @@ def write_picture(picture: Picture, target: Path) -> None:
     suffix = target.suffix.lower()
     options = dict(_QUALITY.get(suffix, {}))
     options |= {k: v for k, v in (("icc_profile", picture.profile), ("exif", picture.exif)) if v}
-    half = target.with_name(f".{target.name}.half")
+    half = half_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         as_image(picture).save(half, format=Image.registered_extensions()[suffix], **options)
-        if target.exists():
+        if os.path.lexists(target):
             raise DataError(f"{target} exists already and is left as it is; choose another folder with -o.")
         half.rename(target)
     except (KeyError, OSError, ValueError) as cause:
         raise DataError(f"{target} cannot be written as {suffix or 'an image'}: {cause}.") from cause
     finally:
-        half.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is a file, for one
+            half.unlink(missing_ok=True)
 
 
 def as_image(picture: Picture) -> Image.Image:

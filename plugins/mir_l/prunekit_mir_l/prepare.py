@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -13,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from prunekit.errors import DataError, nearest
-from prunekit_mir_l.distributions import FORMS, PATTERNS, Form, Unit, images_in, known, sets_in
-from prunekit_mir_l.images import read_rgb, size_of
-from prunekit_mir_l.manifest import sha256, write_manifest
+from prunekit_mir_l.distributions import FORMS, PATTERNS, Form, Unit, images_in, listed, sets_in
+from prunekit_mir_l.images import half_of, read_rgb, size_of
+from prunekit_mir_l.known_sets import known
+from prunekit_mir_l.manifest import read_manifest, sha256, write_manifest
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many are done, and of how many."""
@@ -35,6 +37,7 @@ class Prepared:
         halves: images without their other half.
         others: files that are no images.
         unlisted: names of the split list that are not in the source.
+        small: images of low resolution, left out.
         broken: what is wrong with images whose header cannot be read; they and their pairs are left out.
     """
 
@@ -46,7 +49,8 @@ class Prepared:
     halves: tuple[Path, ...]
     others: tuple[Path, ...]
     unlisted: tuple[str, ...]
-    broken: tuple[str, ...] = ()
+    small: tuple[Path, ...]
+    broken: tuple[str, ...]
 
 
 def prepare(
@@ -74,29 +78,50 @@ def prepare(
         kind: among ``FORMS``; None tells it from the files' names.
         split: ``"train"`` or ``"test"``; None tells it from the folders' names.
         name: the set's name; None tells it likewise.
-        copy: copy the files instead of linking them.
-        only: names or stems of the files to take; None takes all.
+        copy: copy the files instead of linking them; links of an earlier call become copies.
+        only: names or stems of the files to take, see ``distributions.listed``; None takes all.
         progress: is told how far it is.
 
     Raises:
         DataError: nothing is recognised, a split or a name is missing, another file is in the way, or the system
             refuses.
     """
+    _refuse(source, kind, split, name)
+    source, out = source.resolve(), out.resolve()
+    if out == source or out.is_relative_to(source):
+        raise DataError(f"{out} lies in {source}, which is read: give a folder outside with -o.")
+    folders, loose = sets_in(source)
+    if name and len(folders) > 1:
+        raise DataError(f"{source} holds {len(folders)} sets, {_few([f.name for f in folders])}: --name fits one only.")
+    wanted = None if only is None else frozenset(only)
+    left = [f"{source} holds images beside its sets: {_few([path.name for path in loose])}."] if loose else []
+    unlisted = wanted or frozenset()
+    for folder in folders:
+        try:
+            done = _prepare_set(folder, out, kind, split, name, copy, wanted, progress)
+        except DataError as error:
+            if len(folders) == 1:
+                raise
+            left.append(str(error))
+        else:
+            unlisted &= {*done.unlisted}
+            yield replace(done, unlisted=()) if len(folders) > 1 else done
+    if unlisted and len(folders) > 1:
+        left.append(f"No set has these names of the list: {_few(sorted(unlisted))}.")
+    if left:
+        raise DataError("not all was prepared, and what is left is to be prepared by itself. " + " ".join(left))
+
+
+def _refuse(source: Path, kind: str | None, split: str | None, name: str | None) -> None:
+    """Raise DataError where an option has no meaning."""
     if not source.is_dir():
         raise DataError(f"{source} is not a folder: give the folder that the data set was unpacked into.")
     if split not in (None, "train", "test"):
         raise DataError(f"split {split!r} is unknown: {nearest(split, ('train', 'test'))}")
     if kind is not None and kind not in FORMS:
         raise DataError(f"kind {kind!r} is unknown: {nearest(kind, FORMS)} " + _kinds())
-    source, out = source.resolve(), out.resolve()
-    if out == source or out.is_relative_to(source):
-        raise DataError(f"{out} lies in {source}, which is read: give a folder outside with -o.")
-    folders = list(sets_in(source))
-    if name and len(folders) > 1:
-        raise DataError(f"{source} holds {len(folders)} sets, {_few([f.name for f in folders])}: --name fits one only.")
-    wanted = None if only is None else set(only)
-    for folder in folders:
-        yield _prepare_set(folder, out, kind, split, name, copy, wanted, progress)
+    if name is not None and (name != Path(name).name or name in ("", "..") or "\\" in name):
+        raise DataError(f"name {name!r} is no name of a set: give one that a folder may have, without slashes.")
 
 
 def _prepare_set(
@@ -106,30 +131,32 @@ def _prepare_set(
     split: str | None,
     name: str | None,
     copy: bool,
-    only: set[str] | None,
+    only: frozenset[str] | None,
     progress: Progress,
 ) -> Prepared:
     images, others = images_in(folder)
     form = _form(folder, images, kind)
+    target = out / _place(form.units[0].files[0][0].parent, form, split, name)
     unlisted: tuple[str, ...] = ()
     if only is not None:
-        unlisted = tuple(sorted(only - {name for unit in form.units for name in unit.names}))
-        form = replace(form, units=tuple(unit for unit in form.units if unit.names & only), halves=())
-    target = out / _place(images[0].parent, form, split, name)
-    units, broken = [], []
+        units, unlisted = listed(form.units, only)
+        form = replace(form, units=units, halves=())
+    read_manifest(target)
+    pieces, broken = [], []
     for unit in form.units:
         try:
-            units.append(_fitted(unit))
+            pieces.append(_fitted(unit))
         except DataError as error:
             broken.append(str(error))
-    todo, there = _todo(units, target)
+    todo, there = _todo(pieces, target, copy)
     for done, (path, place, border) in enumerate(todo):
         _bring(path, target / place, border, copy)
         progress(f"{target.name}: files", done + 1, len(todo))
-    origin = {place: str(path.relative_to(folder)) for unit in units for path, place, _ in unit}
-    write_manifest(target, origin, kind=form.kind, progress=progress)
-    cropped = sum(bool(border) for unit in units for _, _, border in unit)
-    return Prepared(form.kind, target, len(todo), there, cropped, form.halves, tuple(others), unlisted, tuple(broken))
+    origin = {place: str(path.relative_to(folder)) for unit in pieces for path, place, _ in unit}
+    if origin:
+        write_manifest(target, origin, kind=form.kind, progress=progress)
+    counts = (len(todo), there, sum(bool(border) for unit in pieces for _, _, border in unit))
+    return Prepared(form.kind, target, *counts, form.halves, tuple(others), unlisted, form.small, tuple(broken))
 
 
 def _form(folder: Path, images: list[Path], kind: str | None) -> Form:
@@ -141,6 +168,8 @@ def _form(folder: Path, images: list[Path], kind: str | None) -> Form:
         if form.units and (kind or name == "clean" or len(form.units) >= len(form.halves)):
             _apart(form, folder)
             return form
+        if form.small:
+            raise DataError(f"{folder} holds images of low resolution (LR) by its name, no clean ones: give another.")
     seen = _few([str(path.relative_to(folder)) for path in images])
     raise DataError(f"{folder} is not of the kind {kind!r}: it holds {seen}. " + _kinds())
 
@@ -183,20 +212,26 @@ def _fitted(unit: Unit) -> list[Piece]:
     return [(clean, target, 0), (given, place, 0)]
 
 
-def _todo(units: list[list[Piece]], target: Path) -> tuple[list[Piece], int]:
-    """Return what is not there yet, and how many files are; raises DataError before anything is written."""
+def _todo(units: list[list[Piece]], target: Path, copy: bool) -> tuple[list[Piece], int]:
+    """Return what is not there yet, or is a link and is to be a copy, and how many files are there.
+
+    Raises:
+        DataError: something else is in the way; nothing is written then.
+    """
     todo, there, taken = [], 0, dict[str, Path]()
     for path, place, border in (piece for unit in units for piece in unit):
         if taken.setdefault(place, path) != path:
             raise DataError(f"{taken[place]} and {path} would both become {target / place}: prepare them one by one.")
         if not os.path.lexists(target / place):
             todo.append((path, place, border))
-        elif _same(path, target / place, border):
-            there += 1
-        else:
+        elif not _same(path, target / place, border):
             raise DataError(
                 f"{target / place} is there already and is not {path}: remove it, or choose another folder."
             )
+        elif copy and (target / place).is_symlink():
+            todo.append((path, place, border))
+        else:
+            there += 1
     return todo, there
 
 
@@ -212,7 +247,7 @@ def _same(source: Path, target: Path, border: int) -> bool:
 
 def _bring(source: Path, target: Path, border: int, copy: bool) -> None:
     """Link, copy or cut out one file; what is half done has a hidden name."""
-    half = target.with_name(f".{target.name}.half")
+    half = half_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if border:
@@ -224,7 +259,8 @@ def _bring(source: Path, target: Path, border: int, copy: bool) -> None:
         else:
             target.symlink_to(os.path.relpath(source, target.parent))
     except OSError as cause:
-        half.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            half.unlink(missing_ok=True)
         advice = "free some space" if copy or border else "give --copy where links are not possible"
         raise DataError(
             f"{target} cannot be made ({cause.strerror or cause}): {advice}; the same command continues."

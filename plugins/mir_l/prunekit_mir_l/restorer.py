@@ -32,7 +32,7 @@ OVERLAP = 32
 
 _PROBE = 192
 _SHARE = 0.7  # of the available memory that a whole image may take
-_UNKNOWN = 1024 * 1024  # pixels that are restored whole where the system does not tell what memory there is
+_UNKNOWN = 512 * 512  # pixels restored whole where the system tells no memory: PromptIR takes 2.2 GB for them
 
 
 @final

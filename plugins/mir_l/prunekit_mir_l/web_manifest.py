@@ -41,20 +41,31 @@ def web_set(root: Path | None, out: Path | None) -> Iterator[Verdict]:
 
     Raises:
         RecipeError: Pillow lacks an encoder.
-        DataError: there are no photographs, or a set is there already.
+        DataError: there are no photographs, two would be written as one, or a set is there already.
     """
     for codec in CODECS:
         need(codec)
     found = _photographs(root)
-    for name in found if out else ():
+    for name, paths in found.items() if out else ():
         if out and _folder(out, name).exists():
             raise DataError(f"{_folder(out, name)} is there already: remove it, or give another folder to write to.")
+        _apart(paths)
     known = manifest()["photographs"]
     return (
         _verify(path, known.get(path.stem), _folder(out, name) if out else None)
         for name, paths in found.items()
         for path in paths
     )
+
+
+def _apart(paths: Iterable[Path]) -> None:
+    """Raise DataError where two photographs of a set have one name without the ending, which images are named by."""
+    stems: dict[str, Path] = {}
+    for path in paths:
+        if stems.setdefault(path.stem, path) != path:
+            raise DataError(
+                f"{stems[path.stem]} and {path.name} would both become {path.stem}_*.png: rename one of them."
+            )
 
 
 def manifest() -> dict[str, Any]:

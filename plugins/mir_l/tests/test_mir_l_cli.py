@@ -202,6 +202,20 @@ def test_check_counts_and_names(
     assert call(monkeypatch, "mir_l", "data", "check", str(tmp_path)) == 0
 
 
+def test_a_list_of_an_editor_that_marks_its_encoding_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "WED").mkdir()
+    picture(tmp_path / "WED" / "a.png", "RGB", (80, 80))
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfa.png\r\n")
+    arguments = ("prepare", str(tmp_path / "WED"), "-o", str(tmp_path / "out"), "--list", str(tmp_path / "names.txt"))
+    assert call(monkeypatch, "mir_l", "data", *arguments) == 0
+    assert "taken for clean; 1 files linked, 0 there already" in capsys.readouterr().out
+    (tmp_path / "names.txt").write_text("b.png")
+    assert call(monkeypatch, "mir_l", "data", *arguments) == 2
+    assert "1 names of the list that are not there: b.png" in capsys.readouterr().out
+
+
 def test_web_v1_is_verified_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,12 +22,6 @@ from prunekit_mir_l.manifest import differing
 from prunekit_mir_l.prepare import Prepared, prepare
 
 
-@pytest.fixture
-def downloads(tmp_path: Path) -> Path:
-    """A folder deep enough that the names around it tell nothing."""
-    return tmp_path / "a" / "b" / "c"
-
-
 def run(source: Path, out: Path, **options: object) -> Prepared:
     (one,) = prepare(source, out, **options)  # type: ignore[arg-type]
     return one
@@ -86,6 +80,14 @@ def test_transmission_maps_are_no_hazy_images(downloads: Path, tmp_path: Path) -
     done = run(downloads / "ITS", tmp_path / "out")
     assert (done.kind, done.halves) == ("reside", ())
     assert laid(done.folder)[1:] == ["input/1_1_0.9_hazy.png", "target/1_1_0.9_gt.png"]
+
+
+def test_linked_folders_are_looked_into(downloads: Path, tmp_path: Path) -> None:
+    paint(tmp_path / "disk" / "1.png")
+    paint(downloads / "ITS" / "hazy" / "1_1_0.9.png")
+    (downloads / "ITS" / "clear").symlink_to(tmp_path / "disk")
+    done = run(downloads / "ITS", tmp_path / "out")
+    assert (done.kind, done.made, done.halves) == ("reside", 2, ())
 
 
 def test_clear_images_with_a_border_are_cut(downloads: Path, tmp_path: Path) -> None:

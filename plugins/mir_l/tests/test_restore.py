@@ -14,7 +14,7 @@ from prunekit.errors import DataError
 from prunekit.imaging import ImageCall
 from prunekit_mir_l.compare import side_by_side
 from prunekit_mir_l.picture import open_picture, write_picture
-from prunekit_mir_l.restore_files import plan, restore_files
+from prunekit_mir_l.restore_files import Job, plan, restore_files
 from prunekit_mir_l.restorer import Restorer
 
 SAME = Restorer(nn.Identity(), ImageCall(channels=3))
@@ -27,8 +27,8 @@ def paint(path: Path, value: int = 100, size: tuple[int, int] = (20, 16), mode: 
     return path
 
 
-def restore(planned: dict[Path, Path], **options: object) -> list[tuple[str, bool]]:
-    return [(told.text, told.failed) for told in restore_files(SAME, planned, **options)]  # type: ignore[arg-type]
+def restore(jobs: list[Job], **options: object) -> list[tuple[str, bool]]:
+    return [(told.text, told.failed) for told in restore_files(SAME, jobs, **options)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
@@ -77,7 +77,8 @@ def test_folders_keep_their_structure_and_one_broken_file_stops_nothing(tmp_path
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*.*")) == ["a.png", "deep/a.png"]
     with pytest.raises(DataError, match=r"exists already .* or give --skip-existing"):
         plan([tmp_path / "in"], out)
-    assert [p.name for p in plan([tmp_path / "in"], out, skip_existing=True)] == ["broken.png"]
+    again = restore(plan([tmp_path / "in"], out, skip_existing=True))
+    assert [(text.split(": ")[0].endswith("broken.png"), failed) for text, failed in again] == [(True, True)]
 
 
 def test_names_that_would_become_one_are_refused(tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ def test_tiles_are_used_when_asked_for_or_when_memory_would_not_do(
     for available, wanted in ((None, [False, True]), (10**15, [False, False]), (10**6, [False, True])):
         monkeypatch.setattr("prunekit_mir_l.restorer.available_bytes", lambda free=available: free)
         assert [Restorer(net, call).needs_tiles(*size) for size in ((64, 64), (2000, 2000))] == wanted
+    monkeypatch.setattr("prunekit_mir_l.restorer.available_bytes", lambda: None)
+    assert [Restorer(net, call).needs_tiles(512, width) for width in (512, 513)] == [False, True]
 
 
 def test_peak_memory_is_that_of_all_tensors_held_at_a_time() -> None:

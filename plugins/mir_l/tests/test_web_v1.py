@@ -103,6 +103,14 @@ def test_no_files_are_overwritten(root: Path, known: dict[str, Any]) -> None:
         web_set(root, root)
 
 
+def test_photographs_that_would_become_one_are_refused(root: Path, tmp_path: Path) -> None:
+    home = root / "test" / "denoise" / "Mine"
+    Image.fromarray(scene(24, 24)).save(home / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png would both become a_\*\.png: rename one of them"):
+        web_set(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no photographs in test/denoise/<SET>/"):
         web_set(tmp_path / "nowhere", None)
