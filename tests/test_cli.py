@@ -46,6 +46,13 @@ def test_a_run_leaves_results_and_a_report(finished: Path) -> None:
     assert read_json(finished / "env.json")["threads"] == 1
 
 
+def test_the_version_is_shown_without_a_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == "prunekit 0.1.0\n"
+
+
 def test_plan_shows_both_denominators(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "plan", TOY) == 0
     printed = capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import re
 import subprocess
 import sys
 import typing
@@ -169,6 +170,15 @@ def test_every_key_of_a_recipe_and_every_recipe_is_described() -> None:
 def test_every_verb_is_described() -> None:
     for words, command in VERBS.items():
         assert f"## {' '.join(words)}\n\n{' '.join(command.help.split())}" in GENERATED["reference/cli.md"]
+
+
+def test_the_options_without_a_verb_are_described() -> None:
+    head = GENERATED["reference/cli.md"].partition("\n## ")[0]
+    assert re.findall(r"^\| `(--[a-z-]+)`", head, re.MULTILINE) == [
+        "--version",
+        "--install-completion",
+        "--show-completion",
+    ]
 
 
 def test_every_page_is_in_the_navigation() -> None:
