@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -12,9 +13,11 @@ from typer.testing import CliRunner
 
 from prunekit.cli import main
 from prunekit.cli.app import build
+from prunekit.cli.run import finish
 from prunekit.errors import PluginError
 from prunekit.files import read_json
 from prunekit.registry import Registry
+from prunekit.store import Run
 
 TESTS = Path(__file__).parent
 TOY = str(TESTS / "toy.yaml")
@@ -76,6 +79,22 @@ def test_json_is_all_that_programs_read(
     assert [event["event"] for event in events] == ["note", "done", "done", "done", "finished"]
     assert events[3]["density"] == 0.25 and set(events[3]["scores"]) == {"toy"}
     assert events[-1]["report"] == str(finished / "report" / "report.md")
+
+
+def test_brackets_in_a_path_are_printed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "[fast]" / "run"
+    shutil.copytree(finished, run)
+    finish(Run(run), as_json=False)
+    assert f"report: {run}/report/report.md\n" in capsys.readouterr().out
+    assert call(monkeypatch, "eval", str(run), "--device", "cpu") == 0
+    assert f"{run}, stage 02-0.2500" in capsys.readouterr().out
+    assert call(monkeypatch, "cp", TOY, f"{run}/mine.yaml") == 0
+    assert f"then: prunekit run {run}/mine.yaml\n" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "200")
+    assert call(monkeypatch, "runs", str(tmp_path)) == 0
+    assert "\n[fast]/run " in capsys.readouterr().out
 
 
 def test_fresh_puts_the_old_run_aside(

@@ -149,7 +149,7 @@ def test_runs_are_listed_with_what_they_have_reached(tmp_path: Path, capsys: pyt
     broken = make(tmp_path / "broken")
     (broken / "plan.json").write_text("[{")
     row = read_row(run)
-    assert (row.task, row.strategy, row.done, row.stages, row.score) == ("toy", "iterative", 2, 3, "30.5 psnr")
+    assert (row.task, row.strategy, row.done, row.stages, row.score) == ("toy", "iterative", 2, 3, "blur 30.5 psnr")
     assert row.density_of_all == 9 / 14 and row.bytes > 1000 and not row.held
     show_runs(tmp_path, as_json=False)
     said = capsys.readouterr().out

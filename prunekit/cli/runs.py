@@ -62,7 +62,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the runs are.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """List run directories: recipe, stages done, what is kept, a score, size, last change, whether one is running."""
+    """List runs: task, stages done, what is kept, the first score, size, last change, whether one is running."""
     from prunekit.cli.listing import show_runs
 
     show_runs(folder, as_json=as_json)
