@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import re
@@ -27,6 +28,7 @@ from docsite.api import homes
 from docsite.choices import KINDS, section
 from docsite.cli import program, verbs
 from docsite.recipe import meanings
+from prunekit import registry
 from prunekit.recipe import Recipe, read_recipe
 from prunekit.registry import Registry
 from prunekit.schedule import Schedule
@@ -138,6 +140,44 @@ def test_every_public_name_is_described_once() -> None:
     described = [line.removeprefix("::: ") for page in GENERATED.values() for line in page.splitlines()]
     for name, home in homes().items():
         assert described.count(f"prunekit.{home}.{name}") == 1, name
+
+
+def described() -> list[Any]:
+    """Return everything that the API pages describe."""
+    return [resolve(line[4:]) for page in GENERATED.values() for line in page.splitlines() if line.startswith("::: ")]
+
+
+def resolve(path: str) -> Any:
+    """Return what a dotted name is, modules imported on the way."""
+    parts = path.split(".")
+    thing = importlib.import_module(parts[0])
+    for count, part in enumerate(parts[1:], start=2):
+        if not hasattr(thing, part):
+            importlib.import_module(".".join(parts[:count]))
+        thing = getattr(thing, part)
+    return thing
+
+
+def named(text: str) -> set[str]:
+    """Return the dotted names of ours in a text: in words, in imports, as an error that is raised."""
+    found = set(re.findall(r"\b(prunekit(?:_mir_l)?(?:\.\w+)+)", text))
+    for module, names in re.findall(r"from (prunekit(?:_mir_l)?(?:\.\w+)*) import ([\w, ]+)", text):
+        found |= {f"{module}.{name.strip()}" for name in names.split(",")}
+    found |= {f"prunekit{path}" for path in re.findall(r"\bpk((?:\.\w+)+)", text)}
+    for raised in re.findall(r"^Raises:\n((?:    .*\n?)+)", text, re.MULTILINE):
+        found |= {f"prunekit.errors.{name}" for name in re.findall(r"^    (\w+):", raised, re.MULTILINE)}
+    return found - {f"prunekit.{kind}" for kind in registry.KINDS}  # groups of entry points
+
+
+def test_every_name_that_is_mentioned_is_described() -> None:
+    shown = described()
+    texts = {page: pages.text(page) for page in pages.pages() if not page.startswith("decisions/")}
+    texts |= {repr(thing): inspect.getdoc(thing) or "" for thing in shown}
+    ids = {id(thing) for thing in shown}
+    for where, text in texts.items():
+        for path in named(text):
+            thing, owner = resolve(path), resolve(path.rpartition(".")[0])
+            assert inspect.ismodule(thing) or ids & {id(thing), id(owner)}, f"{path} in {where}"
 
 
 def test_every_public_name_has_a_docstring_with_its_members() -> None:
