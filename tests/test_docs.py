@@ -25,7 +25,7 @@ from torch import nn
 import docsite
 import prunekit as pk
 from docsite.api import homes
-from docsite.choices import KINDS, section
+from docsite.choices import KINDS, OPTIONS_ONLY, section
 from docsite.cli import program, verbs
 from docsite.recipe import meanings
 from prunekit import registry
@@ -198,6 +198,20 @@ def test_every_choice_has_its_formula_and_paper(kind: str) -> None:
         assert f"`{name}`" in GENERATED["reference/choices.md"]
         assert kind == "strategy" or section(thing, "Formula"), name
         assert bool(section(thing, "Reference")) == (name not in own), name
+
+
+def test_every_option_of_a_recipe_is_described() -> None:
+    lines = GENERATED["reference/choices.md"].splitlines()
+    rows = {found[1]: (found[2], line) for line in lines if (found := re.match(r"\| \[`(\w+)`\]\[([\w.]+)\]", line))}
+    assert {name: rows[name][0] for name in ("digits", "mir_l", "promptir_tiny", "structured")} == {
+        "digits": "prunekit.digits.digits",
+        "mir_l": "prunekit_mir_l.task.mir_l",
+        "promptir_tiny": "prunekit_mir_l.promptir.PromptIR",
+        "structured": "prunekit.structured.pruner.Structured",
+    }
+    for kind in (*KINDS, *OPTIONS_ONLY):
+        assert set(REGISTRY.names(kind)) <= rows.keys(), kind
+    assert all("`of: prunable`" in rows[name][1] for name in REGISTRY.names("strategy"))
 
 
 def test_every_key_of_a_recipe_and_every_recipe_is_described() -> None:

@@ -32,7 +32,7 @@ BESIDE = {  # what is public without being a name of `prunekit` itself, because 
     "scorers": ("prunekit.score.PerTensor", "prunekit.score.FromData"),
     "plans": ("prunekit.schedule.rate",),
     "tickets": ("prunekit.sparse.runtime.compile",),
-    "tasks": ("prunekit.task.Pictured", "prunekit.network.bind_network"),
+    "tasks": ("prunekit.task.Pictured", "prunekit.network.bind_network", "prunekit.digits.digits"),
     "rest": (
         "prunekit.watch.Watch",
         *(
@@ -60,6 +60,9 @@ The parts of `prunekit_mir_l` that are of use by themselves: its task, its netwo
 ::: prunekit_mir_l.presets.promptir_small
 
 ::: prunekit_mir_l.presets.promptir_tiny
+
+::: prunekit_mir_l.promptir.PromptIR
+    options: {members: false}
 
 ::: prunekit_mir_l.spandrel_arch.register_spandrel
 
@@ -90,6 +93,11 @@ def reference(name: str) -> str:
     paths = {path.rpartition(".")[2]: path for paths in BESIDE.values() for path in paths}
     paths |= {each: f"prunekit.{home}.{each}" for each, home in homes().items()}
     return f"[`{name}`][{paths[name]}]" if name in paths else f"`{name}`"
+
+
+def linked(name: str, path: str) -> str:
+    """Return a link to what a dotted path is, where it is described."""
+    return f"[`{name}`][{path}]" if any(f"::: {path}\n" in text for text in pages().values()) else f"`{name}`"
 
 
 def _page(title: str, about: str, modules: tuple[str, ...], beside: tuple[str, ...] = ()) -> str:
