@@ -9,6 +9,7 @@ import io
 import re
 import subprocess
 import sys
+import tomllib
 import typing
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ from docsite.choices import KINDS, OPTIONS_ONLY, section
 from docsite.cli import program, verbs
 from docsite.recipe import meanings
 from prunekit import registry
-from prunekit.recipe import Recipe, read_recipe
+from prunekit.recipe import Recipe, read_recipe, recipe_text
 from prunekit.registry import Registry
 from prunekit.schedule import Schedule
 from prunekit.score import PerTensor
+from prunekit.study.spec import read_study
 
 GENERATED = docsite.pages()
 REGISTRY = Registry.discover()
@@ -95,6 +97,25 @@ def test_every_mark_is_known_and_says_why(page: str) -> None:
     for block in pages.blocks(page):
         known = block.mark in ("", "slow", "output") or block.mark.startswith(("file: ", "not run: "))
         assert known and block.mark.strip() != "not run:", block
+
+
+def test_files_that_a_reader_copies_can_be_read(tmp_path: Path) -> None:
+    blocks = [block for page in WRITTEN for block in pages.blocks(page)]
+    whole = yaml.safe_load(recipe_text("digits", REGISTRY))
+    for number, block in enumerate(found := [block for block in blocks if block.language == "yaml"]):
+        tree = yaml.safe_load(block.text)
+        if "recipe" in tree:
+            (tmp_path / f"{number}.yaml").write_text(block.text)
+            read_study(str(tmp_path / f"{number}.yaml"), (), {})
+        else:
+            Recipe.model_validate({**whole, **tree})
+    assert {"how-to/structured.md", "studies.md"} <= {block.page for block in found}
+    (project,) = [tomllib.loads(block.text) for block in blocks if block.language == "toml"]
+    assert project["project"]["entry-points"] == {"prunekit.scorer": {"relative": "prunekit_mine:relative"}}
+
+
+def test_the_tutorial_on_plugins_names_every_kind() -> None:
+    assert {kind for kind in registry.KINDS if f"prunekit.{kind}" not in pages.text("tutorials/plugin.md")} == set()
 
 
 @pytest.mark.parametrize("page", WRITTEN)

@@ -20,7 +20,7 @@ RECENT = 51  # ends of steps that the speed is taken from: a pause or a busy min
 @final
 @dataclass(frozen=True)
 class Pace:
-    """Where a run is at one moment; ``step`` of ``end`` are done; the time left counts training and evaluation."""
+    """Where a run is at one moment; ``step`` of ``end`` are done; in the time left evaluations count after a first."""
 
     stage: str
     step: int
