@@ -30,7 +30,8 @@ from docsite.choices import KINDS, OPTIONS_ONLY, section
 from docsite.cli import program, verbs
 from docsite.recipe import meanings
 from prunekit import registry
-from prunekit.recipe import Recipe, read_recipe, recipe_text
+from prunekit.recipe import Named, Recipe, read_recipe, recipe_text
+from prunekit.recipe import resolve as resolve_options
 from prunekit.registry import Registry
 from prunekit.schedule import Schedule
 from prunekit.score import PerTensor
@@ -108,7 +109,11 @@ def test_files_that_a_reader_copies_can_be_read(tmp_path: Path) -> None:
             (tmp_path / f"{number}.yaml").write_text(block.text)
             read_study(str(tmp_path / f"{number}.yaml"), (), {})
         else:
-            Recipe.model_validate({**whole, **tree})
+            read = Recipe.model_validate({**whole, **tree})
+            resolve_options("pruner", read.prune, REGISTRY, where="prune")
+            own = {key: value for key, value in read.strategy.options.items() if key != "of"}
+            named = Named(name=read.strategy.name, **own)
+            resolve_options("strategy", named, REGISTRY, where="strategy", given=("steps",))
     assert {"how-to/structured.md", "studies.md"} <= {block.page for block in found}
     (project,) = [tomllib.loads(block.text) for block in blocks if block.language == "toml"]
     assert project["project"]["entry-points"] == {"prunekit.scorer": {"relative": "prunekit_mine:relative"}}
