@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import pages
 import pytest
 from typer.testing import CliRunner
 
@@ -47,6 +48,17 @@ def test_a_run_leaves_results_and_a_report(finished: Path) -> None:
     assert (finished / "report" / "report.md").exists()
     assert not list(finished.glob("*/last.safetensors"))
     assert read_json(finished / "env.json")["threads"] == 1
+
+
+def test_the_reference_lists_what_a_run_leaves(finished: Path) -> None:
+    named = {"00-1.0000", "01-0.5000", "02-0.2500", "step-4.safetensors"}  # by the recipe
+    left = {path.name for path in finished.iterdir()} - named
+    assert left == {"recipe.yaml", "env.json", "plan.json", "step-0.safetensors", "lock", "report"}
+    layout = next(block.text for block in pages.blocks("reference/runs.md") if block.language == "text")
+    assert left <= {word.rstrip("/") for word in layout.split()}
+    (listed,) = [line.split()[1:] for line in layout.splitlines() if line.startswith("report/")]
+    assert listed == ["report.md", "results.csv", "measures.csv", "*.png"]
+    assert {path.name for path in (finished / "report").glob("*") if path.suffix != ".png"} == set(listed[:3])
 
 
 def test_the_version_is_shown_without_a_verb(
