@@ -44,7 +44,7 @@ def _what(run: Path) -> str:
     lines = [recipe.description] if recipe.description else []
     lines.append(
         f"Task `{recipe.task.name}`, pruner `{recipe.prune.name}`, strategy `{recipe.strategy.name}`, "
-        f"seed {recipe.seed}, {recipe.precision}. The same again: {saved}\n\n```\n{command}\n```"
+        f"seed {recipe.seed}, {recipe.precision}. {saved}\n\n```\n{command}\n```"
     )
     if missing := unfinished(run):
         lines.append(
@@ -57,7 +57,7 @@ def again(run: Path) -> tuple[str, str]:
     """Return what to do with the recipe on a page, and the command that then repeats the run anywhere."""
     name = run.resolve().name
     command = shlex.join(["prunekit", "run", f"{name}.yaml", "--out", f"{name}-again"])
-    return f"save the recipe below as `{name}.yaml`, and give this command beside it:", command
+    return f"For the same again, save the recipe below as `{name}.yaml`, and give this command beside it:", command
 
 
 def layout(table: Table) -> str:
