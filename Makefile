@@ -1,6 +1,6 @@
 .PHONY: setup fix check test slow sanitize bench docs pictures
 
-setup:  ## a virtual environment with everything for developing
+setup:  ## a virtual environment for developing, with all but what the site takes
 	python3 -m venv .venv && . .venv/bin/activate && pip install -e ".[test]" -e "plugins/mir_l[test]"
 
 fix:  ## format, and mend what ruff can mend

@@ -14,7 +14,7 @@ from prunekit.errors import SelectionError
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """Batches and the loss on one of them; without either, asking for what needs it is an error that says so.
 
@@ -35,12 +35,22 @@ class Calibration:
         [torch.Size([4, 3])]
         >>> len(list(data.losses(model))), len(list(data.examples(model)))
         (1, 4)
+        >>> data
+        Calibration(batches: 1, loss: <lambda>)
     """
 
     batches: Sequence[Any] | Callable[[], Iterable[Any]] | None = None
     loss: Callable[[nn.Module, Any], Tensor] | None = None
     movement: Mapping[str, Tensor] | None = None
     example: Any = None
+
+    def __repr__(self) -> str:
+        count = str(len(self.batches)) if isinstance(self.batches, list | tuple) else self.batches and "made afresh"
+        example = tuple(self.example.shape) if isinstance(self.example, Tensor) else type(self.example).__name__
+        told = {"batches": count, "loss": None if self.loss is None else named(self.loss)}
+        told |= {"movement": f"of {len(self.movement)} tensors" if self.movement else None}
+        told |= {"example": None if self.example is None else str(example)}
+        return f"Calibration({', '.join(f'{name}: {text}' for name, text in told.items() if text)})"
 
     def inputs(self, model: nn.Module) -> Iterator[Any]:
         """Yield the network's input for each batch: what the loss hands to the model, caught at its door."""
@@ -108,3 +118,13 @@ def _caught(loss: Callable[[nn.Module, Any], Tensor], model: nn.Module, batch: A
     finally:
         handle.remove()
     raise SelectionError("the loss never called the model, so there is no network input to look at.")
+
+
+def named(function: Callable[..., object]) -> str:
+    """Return the name of a function, or of the one that made it.
+
+    Example:
+        >>> named(len)
+        'len'
+    """
+    return getattr(function, "__qualname__", type(function).__name__).partition(".<locals>")[0]

@@ -50,13 +50,18 @@ class Outcome:
         folder = None if out is None else Path(out)
         return write_html(self.run, folder) if html else write_report(self.run, folder)[0]
 
+    def __hash__(self) -> int:
+        return hash(self.run)
+
     def __repr__(self) -> str:
         if not self.stages:
             return f"Outcome({self.run}: no stage is done)"
         last = self.stages[-1]
         metric = self.scores[0]["metric"] if self.scores else ""
         mine = [row for row in self.scores if row["stage"] == last["stage"] and row["metric"] == metric]
-        scores = ", ".join(f"{row['task']} {row['value']:.4g}" for row in mine)
+        tasks = [row["task"] for row in mine]
+        names = [f"{row['task']} ({row['dataset']})" if tasks.count(row["task"]) > 1 else row["task"] for row in mine]
+        scores = ", ".join(f"{name} {row['value']:.4g}" for name, row in zip(names, mine, strict=True))
         return (
             f"Outcome({self.run}: {len(self.stages)} stages, {last['density_of_all']:.2%} of all kept"
             f"{f'; {metric}: {scores}' if mine else ''})"

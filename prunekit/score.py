@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prunekit.calibration import Calibration
+from prunekit.calibration import Calibration, named
 from prunekit.errors import CheckpointError, MaskError, SelectionError
 from prunekit.masks import Masks
 from prunekit.select import parameters
@@ -32,7 +32,7 @@ Scorer = Callable[[nn.Module, Calibration], Scores]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PerTensor:
     """A scorer that sees one parameter at a time, its name and its values, and neither data nor gradients.
 
@@ -42,6 +42,8 @@ class PerTensor:
         >>> largest_first = PerTensor(lambda name, weight: weight.abs())
         >>> largest_first(nn.Linear(2, 1), None)["weight"].shape
         torch.Size([1, 2])
+        >>> magnitude()
+        PerTensor(magnitude)
     """
 
     score: Callable[[str, Tensor], Tensor]
@@ -50,9 +52,12 @@ class PerTensor:
         """Return lazy scores of every parameter."""
         return Lazy(self.score, {name: parameter.detach() for name, parameter in parameters(model).items()})
 
+    def __repr__(self) -> str:
+        return f"PerTensor({named(self.score)})"
+
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FromData:
     """A scorer that looks at data or gradients and leaves every *parameter* as it is, so that none need be copied.
 
@@ -75,6 +80,10 @@ class FromData:
     def __call__(self, model: nn.Module, data: Calibration) -> Scores:
         """Return the scores of one pass."""
         return self.score(model, data)
+
+    def __repr__(self) -> str:
+        more = f", times={self.times}" * (self.times > 1) + ", tracks=True" * self.tracks
+        return f"FromData({named(self.score)}{more})"
 
 
 @final

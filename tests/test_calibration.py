@@ -42,6 +42,14 @@ def test_first_batches_and_functions_of_batches() -> None:
     assert len(calls) == 2
 
 
+def test_it_reads_in_one_line_whatever_it_holds() -> None:
+    batches = [torch.zeros(64, 64)] * 2
+    full = Calibration(batches, nn.functional.mse_loss, {"weight": batches[0]}, example=torch.zeros(1, 3, 8, 8))
+    assert repr(full) == "Calibration(batches: 2, loss: mse_loss, movement: of 1 tensors, example: (1, 3, 8, 8))"
+    assert repr(Calibration(lambda: batches)) == "Calibration(batches: made afresh)"
+    assert repr(Calibration()) == "Calibration()"
+
+
 def test_what_is_missing_is_said() -> None:
     model = nn.Identity()
     with pytest.raises(SelectionError, match="looks at network inputs: pass data="):

@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import pages
 import pytest
 from typer.testing import CliRunner
 
 from prunekit.cli import main
 from prunekit.cli.app import build
+from prunekit.cli.run import finish
 from prunekit.errors import PluginError
 from prunekit.files import read_json
 from prunekit.registry import Registry
+from prunekit.store import Run
 
 TESTS = Path(__file__).parent
 TOY = str(TESTS / "toy.yaml")
@@ -46,6 +50,24 @@ def test_a_run_leaves_results_and_a_report(finished: Path) -> None:
     assert read_json(finished / "env.json")["threads"] == 1
 
 
+def test_the_reference_lists_what_a_run_leaves(finished: Path) -> None:
+    named = {"00-1.0000", "01-0.5000", "02-0.2500", "step-4.safetensors"}  # by the recipe
+    left = {path.name for path in finished.iterdir()} - named
+    assert left == {"recipe.yaml", "env.json", "plan.json", "step-0.safetensors", "lock", "report"}
+    layout = next(block.text for block in pages.blocks("reference/runs.md") if block.language == "text")
+    assert left <= {word.rstrip("/") for word in layout.split()}
+    (listed,) = [line.split()[1:] for line in layout.splitlines() if line.startswith("report/")]
+    assert listed == ["report.md", "results.csv", "measures.csv", "*.png"]
+    assert {path.name for path in (finished / "report").glob("*") if path.suffix != ".png"} == set(listed[:3])
+
+
+def test_the_version_is_shown_without_a_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == "prunekit 0.1.0\n"
+
+
 def test_plan_shows_both_denominators(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "plan", TOY) == 0
     printed = capsys.readouterr().out
@@ -69,6 +91,22 @@ def test_json_is_all_that_programs_read(
     assert [event["event"] for event in events] == ["note", "done", "done", "done", "finished"]
     assert events[3]["density"] == 0.25 and set(events[3]["scores"]) == {"toy"}
     assert events[-1]["report"] == str(finished / "report" / "report.md")
+
+
+def test_brackets_in_a_path_are_printed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "[fast]" / "run"
+    shutil.copytree(finished, run)
+    finish(Run(run), as_json=False)
+    assert f"report: {run}/report/report.md\n" in capsys.readouterr().out
+    assert call(monkeypatch, "eval", str(run), "--device", "cpu") == 0
+    assert f"{run}, stage 02-0.2500" in capsys.readouterr().out
+    assert call(monkeypatch, "cp", TOY, f"{run}/mine.yaml") == 0
+    assert f"then: prunekit run {run}/mine.yaml\n" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "200")
+    assert call(monkeypatch, "runs", str(tmp_path)) == 0
+    assert "\n[fast]/run " in capsys.readouterr().out
 
 
 def test_fresh_puts_the_old_run_aside(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
+import re
 import subprocess
 import sys
+import tomllib
 import typing
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,16 @@ from torch import nn
 import docsite
 import prunekit as pk
 from docsite.api import homes
-from docsite.choices import KINDS, section
+from docsite.choices import KINDS, OPTIONS_ONLY, section
 from docsite.cli import program, verbs
 from docsite.recipe import meanings
-from prunekit.recipe import Recipe, read_recipe
+from prunekit import registry
+from prunekit.recipe import Named, Recipe, read_recipe, recipe_text
+from prunekit.recipe import resolve as resolve_options
 from prunekit.registry import Registry
 from prunekit.schedule import Schedule
 from prunekit.score import PerTensor
+from prunekit.study.spec import read_study
 
 GENERATED = docsite.pages()
 REGISTRY = Registry.discover()
@@ -94,6 +100,29 @@ def test_every_mark_is_known_and_says_why(page: str) -> None:
         assert known and block.mark.strip() != "not run:", block
 
 
+def test_files_that_a_reader_copies_can_be_read(tmp_path: Path) -> None:
+    blocks = [block for page in WRITTEN for block in pages.blocks(page)]
+    whole = yaml.safe_load(recipe_text("digits", REGISTRY))
+    for number, block in enumerate(found := [block for block in blocks if block.language == "yaml"]):
+        tree = yaml.safe_load(block.text)
+        if "recipe" in tree:
+            (tmp_path / f"{number}.yaml").write_text(block.text)
+            read_study(str(tmp_path / f"{number}.yaml"), (), {})
+        else:
+            read = Recipe.model_validate({**whole, **tree})
+            resolve_options("pruner", read.prune, REGISTRY, where="prune")
+            own = {key: value for key, value in read.strategy.options.items() if key != "of"}
+            named = Named(name=read.strategy.name, **own)
+            resolve_options("strategy", named, REGISTRY, where="strategy", given=("steps",))
+    assert {"how-to/structured.md", "studies.md"} <= {block.page for block in found}
+    (project,) = [tomllib.loads(block.text) for block in blocks if block.language == "toml"]
+    assert project["project"]["entry-points"] == {"prunekit.scorer": {"relative": "prunekit_mine:relative"}}
+
+
+def test_the_tutorial_on_plugins_names_every_kind() -> None:
+    assert {kind for kind in registry.KINDS if f"prunekit.{kind}" not in pages.text("tutorials/plugin.md")} == set()
+
+
 @pytest.mark.parametrize("page", WRITTEN)
 def test_commands_exist_with_their_options(page: str) -> None:
     for words, whole in pages.commands(page):
@@ -139,6 +168,44 @@ def test_every_public_name_is_described_once() -> None:
         assert described.count(f"prunekit.{home}.{name}") == 1, name
 
 
+def described() -> list[Any]:
+    """Return everything that the API pages describe."""
+    return [resolve(line[4:]) for page in GENERATED.values() for line in page.splitlines() if line.startswith("::: ")]
+
+
+def resolve(path: str) -> Any:
+    """Return what a dotted name is, modules imported on the way."""
+    parts = path.split(".")
+    thing = importlib.import_module(parts[0])
+    for count, part in enumerate(parts[1:], start=2):
+        if not hasattr(thing, part):
+            importlib.import_module(".".join(parts[:count]))
+        thing = getattr(thing, part)
+    return thing
+
+
+def named(text: str) -> set[str]:
+    """Return the dotted names of ours in a text: in words, in imports, as an error that is raised."""
+    found = set(re.findall(r"\b(prunekit(?:_mir_l)?(?:\.\w+)+)", text))
+    for module, names in re.findall(r"from (prunekit(?:_mir_l)?(?:\.\w+)*) import ([\w, ]+)", text):
+        found |= {f"{module}.{name.strip()}" for name in names.split(",")}
+    found |= {f"prunekit{path}" for path in re.findall(r"\bpk((?:\.\w+)+)", text)}
+    for raised in re.findall(r"^Raises:\n((?:    .*\n?)+)", text, re.MULTILINE):
+        found |= {f"prunekit.errors.{name}" for name in re.findall(r"^    (\w+):", raised, re.MULTILINE)}
+    return found - {f"prunekit.{kind}" for kind in registry.KINDS}  # groups of entry points
+
+
+def test_every_name_that_is_mentioned_is_described() -> None:
+    shown = described()
+    texts = {page: pages.text(page) for page in pages.pages() if not page.startswith("decisions/")}
+    texts |= {repr(thing): inspect.getdoc(thing) or "" for thing in shown}
+    ids = {id(thing) for thing in shown}
+    for where, text in texts.items():
+        for path in named(text):
+            thing, owner = resolve(path), resolve(path.rpartition(".")[0])
+            assert inspect.ismodule(thing) or ids & {id(thing), id(owner)}, f"{path} in {where}"
+
+
 def test_every_public_name_has_a_docstring_with_its_members() -> None:
     for name in homes():
         thing = getattr(pk, name)
@@ -159,6 +226,20 @@ def test_every_choice_has_its_formula_and_paper(kind: str) -> None:
         assert bool(section(thing, "Reference")) == (name not in own), name
 
 
+def test_every_option_of_a_recipe_is_described() -> None:
+    lines = GENERATED["reference/choices.md"].splitlines()
+    rows = {found[1]: (found[2], line) for line in lines if (found := re.match(r"\| \[`(\w+)`\]\[([\w.]+)\]", line))}
+    assert {name: rows[name][0] for name in ("digits", "mir_l", "promptir_tiny", "structured")} == {
+        "digits": "prunekit.digits.digits",
+        "mir_l": "prunekit_mir_l.task.mir_l",
+        "promptir_tiny": "prunekit_mir_l.promptir.PromptIR",
+        "structured": "prunekit.structured.pruner.Structured",
+    }
+    for kind in (*KINDS, *OPTIONS_ONLY):
+        assert set(REGISTRY.names(kind)) <= rows.keys(), kind
+    assert all("`of: prunable`" in rows[name][1] for name in REGISTRY.names("strategy"))
+
+
 def test_every_key_of_a_recipe_and_every_recipe_is_described() -> None:
     assert meanings().keys() | {"description"} == Recipe.model_fields.keys()
     assert all(meanings().values())
@@ -169,6 +250,15 @@ def test_every_key_of_a_recipe_and_every_recipe_is_described() -> None:
 def test_every_verb_is_described() -> None:
     for words, command in VERBS.items():
         assert f"## {' '.join(words)}\n\n{' '.join(command.help.split())}" in GENERATED["reference/cli.md"]
+
+
+def test_the_options_without_a_verb_are_described() -> None:
+    head = GENERATED["reference/cli.md"].partition("\n## ")[0]
+    assert re.findall(r"^\| `(--[a-z-]+)`", head, re.MULTILINE) == [
+        "--version",
+        "--install-completion",
+        "--show-completion",
+    ]
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
 FLAGS += ["disable-component-update", "disable-sync"]
+FOLDER = "a/folder"  # of the server, for the site must work in any
+MISSING = ("no/such/page/", "how-to/no/such/page/")
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
@@ -37,7 +39,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
         pass
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        body = Path(self.directory, "404.html").read_bytes()
+        body = Path(self.directory, FOLDER, "404.html").read_bytes()
         self.send_response(code)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
@@ -52,11 +54,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [sys.executable, ROOT / "docs" / "tools" / "build.py"], capture_output=True, text=True, check=False
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    copy = shutil.copytree(ROOT / "site", tmp_path_factory.mktemp("served"), dirs_exist_ok=True)
-    handler = functools.partial(Server, directory=copy)
+    served = tmp_path_factory.mktemp("served")
+    shutil.copytree(ROOT / "site", served / FOLDER)
+    handler = functools.partial(Server, directory=served)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://127.0.0.1:{server.server_port}/{FOLDER}/"
         server.shutdown()
 
 
@@ -74,14 +77,19 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, site: str) -> Iterator[Any]:
-    """A tab in which nothing may go wrong: no message on the console, no request to anywhere else."""
+    """A tab in which nothing may go wrong: no message on the console but of `MISSING`, no request to anywhere else."""
     tab, wrong = browser.new_page(), []
-    tab.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+
+    def hear(message: Any) -> None:
+        if message.type in ("error", "warning") and message.location["url"] not in [site + name for name in MISSING]:
+            wrong.append(f"{message.text} {message.location['url']}")
+
+    tab.on("console", hear)
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("request", lambda asked: None if asked.url.startswith((site, "data:", "blob:")) else wrong.append(asked.url))
     yield tab
     tab.close()
-    assert [text for text in wrong if "status of 404" not in text] == []
+    assert wrong == []
 
 
 def look(page: Any, name: str, colours: str, width: str) -> None:
@@ -141,8 +149,11 @@ def test_search_finds_a_scorer(page: Any, site: str) -> None:
 
 
 def test_a_page_that_is_not_there(page: Any, site: str) -> None:
-    answer = page.goto(site + "no/such/page/")
-    assert answer.status == 404 and "404" in page.inner_text("body")
+    for name, start in zip(MISSING, (site + "no/such/", site), strict=True):
+        answer = page.goto(site + name)
+        assert answer.status == 404 and "404" in page.inner_text("body")
+        assert page.eval_on_selector("a", "each => each.href") == start
+        assert page.eval_on_selector("body", "each => getComputedStyle(each).maxWidth") != "none"  # it has its style
     look(page, "404", "light", "wide")
 
 

@@ -56,6 +56,48 @@ def test_what_is_missing_comes_with_its_command(
     assert ("extras", "ok", "") in found
 
 
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The metadata of an installed plugin."""
+    folder = tmp_path / "prunekit_mine-1.5.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: prunekit-mine\nVersion: 1.5\nRequires-Dist: nowhere-to-be-found>=1\n"
+        'Requires-Dist: typer>=0.15\nRequires-Dist: absent>=2; extra == "more"\n'
+        'Requires-Dist: prunekit-mine[more]; extra == "all"\nProvides-Extra: more\nProvides-Extra: all\n'
+    )
+    (folder / "entry_points.txt").write_text("[prunekit.scorer]\nmine = no_such_module_here:mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return folder
+
+
+def test_what_a_plugin_needs_is_looked_at(plugin: Path) -> None:
+    found = {(each.area, each.state, each.text, each.mend) for each in examine()}
+    text = "nowhere-to-be-found is not installed"
+    assert ("packages", "missing", text, 'pip install "nowhere-to-be-found>=1"') in found
+    for extra in ("more", "all"):
+        text, mend = f"prunekit-mine[{extra}]: absent is not installed", f'pip install "prunekit-mine[{extra}]"'
+        assert ("extras", "optional", text, mend) in found
+
+
+@pytest.mark.parametrize(
+    ("held", "plain", "built"),
+    [
+        ({"url": "file:///home/me/my%20plugin", "dir_info": {"editable": True}}, "-e '/home/me/my plugin'", None),
+        ({"url": "file:///home/me/clone", "dir_info": {}}, "/home/me/clone", None),
+        ({"url": "https://example.org/a.git", "vcs_info": {"vcs": "git"}}, "git+https://example.org/a.git", None),
+        ({}, "prunekit-mine", "--no-binary prunekit-mine prunekit-mine"),
+    ],
+)
+def test_a_package_is_installed_again_from_where_it_came(
+    plugin: Path, held: dict[str, Any], plain: str, built: str | None
+) -> None:
+    (plugin / "direct_url.json").write_text(json.dumps(held))
+    command = "pip install --force-reinstall --no-deps "
+    assert doctor._reinstall("prunekit-mine") == command + plain
+    assert doctor._reinstall("prunekit-mine", build=True) == command + (built or plain)
+
+
 def test_whatever_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise OSError("libtorch.so: cannot open\nshared object file")
@@ -107,7 +149,7 @@ def test_runs_are_listed_with_what_they_have_reached(tmp_path: Path, capsys: pyt
     broken = make(tmp_path / "broken")
     (broken / "plan.json").write_text("[{")
     row = read_row(run)
-    assert (row.task, row.strategy, row.done, row.stages, row.score) == ("toy", "iterative", 2, 3, "30.5 psnr")
+    assert (row.task, row.strategy, row.done, row.stages, row.score) == ("toy", "iterative", 2, 3, "blur 30.5 psnr")
     assert row.density_of_all == 9 / 14 and row.bytes > 1000 and not row.held
     show_runs(tmp_path, as_json=False)
     said = capsys.readouterr().out

@@ -76,6 +76,14 @@ def test_it_reads_in_one_line(outcome: pk.Outcome) -> None:
     assert repr(outcome) == f"Outcome({outcome.run}: 3 stages, 44.62% of all kept; mse: toy {score})"
 
 
+def test_data_sets_of_one_task_are_told_apart_and_an_outcome_is_a_key(tmp_path: Path) -> None:
+    row = {"stage": "00", "task": "denoise_25", "metric": "psnr"}
+    scores = ({**row, "dataset": "A", "value": 28.0}, {**row, "dataset": "B", "value": 30.0})
+    outcome = pk.Outcome(tmp_path, ({"stage": "00", "density_of_all": 0.5},), scores)
+    assert repr(outcome).endswith("; psnr: denoise_25 (A) 28, denoise_25 (B) 30)")
+    assert {outcome: 1}[pk.Outcome(tmp_path, outcome.stages, scores)] == 1
+
+
 def test_pandas_where_it_is_there(outcome: pk.Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     pandas = pytest.importorskip("pandas")
     frame = outcome.to_pandas("stages")

@@ -26,7 +26,13 @@ def test_public_names_are_sorted_documented_and_load() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-c", "import prunekit"], ["-m", "prunekit", "--help"], ["-m", "prunekit", "list"]]
+    "arguments",
+    [
+        ["-c", "import prunekit"],
+        ["-m", "prunekit", "--help"],
+        ["-m", "prunekit", "--version"],
+        ["-m", "prunekit", "list"],
+    ],
 )
 def test_neither_help_nor_import_loads_torch(arguments: list[str]) -> None:
     done = subprocess.run(

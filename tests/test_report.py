@@ -169,7 +169,7 @@ def test_page_says_what_a_reader_must_know(report):
     for words in (
         "# toy-1234",
         "two tensors",
-        "prunekit run toy-1234/recipe.yaml --out toy-1234-again",
+        "prunekit run toy-1234.yaml --out toy-1234-again",
         f"still to be done: {TO_DO}",
         "| 01-0.5000 | 1,200 | 5 (50.00 %) | 9 (64.29 %) |",
         "| input | 21.00 | 10.00 | 10.00 |",

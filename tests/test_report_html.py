@@ -2,10 +2,13 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
+import shlex
 import sys
 
+import numpy as np
 import pytest
 import torch
 from test_report import DENSE, RECIPE, TICKET, TO_DO, make
@@ -13,10 +16,12 @@ from test_report import DENSE, RECIPE, TICKET, TO_DO, make
 from prunekit.cli.runs import report
 from prunekit.errors import PruneKitError, RunError
 from prunekit.files import write_json, write_tensors, write_text
+from prunekit.report.charts import training
 from prunekit.report.compare import write_comparison
 from prunekit.report.html import html_page, write_html
 from prunekit.report.pictures import scenes
 from prunekit.report.results import read_results
+from prunekit.store import read_recipe_file
 
 
 def add_worst(run):
@@ -66,7 +71,8 @@ def test_page_says_what_was_kept_what_it_costs_and_what_it_gains(page):
         "psnr whole image",
         "ssim 7x7 window",
         "cpu Abacus 9",
-        "prunekit run toy-1234/recipe.yaml --out toy-1234-again",
+        "save the recipe below as toy-1234.yaml , and give this command beside it: "
+        "prunekit run toy-1234.yaml --out toy-1234-again",
         "strategy: {name: iterative, rounds: 2}",
     ):
         assert words in seen, words
@@ -149,6 +155,34 @@ def test_what_is_missing_is_named_with_the_command(run, monkeypatch, module):
         write_html(run)
 
 
+def test_a_page_stays_small_whatever_is_in_it(run, monkeypatch):
+    size = len(html_page(run).encode())
+    monkeypatch.setattr("prunekit.report.pictures.PAGE_BYTES", size - 3000)
+    page = html_page(run)
+    assert len(page.encode()) <= size - 2800 and page.count("data:image/jpeg;base64,") == 4
+    assert "1 more items are left out: the page would be too large." in page
+
+
+def test_a_page_has_room_for_so_many_marks_and_points(run, monkeypatch):
+    monkeypatch.setattr("prunekit.report.html.MOST_MARKS", 3)  # of two tensors in two stages
+    seen = text(html_page(run))
+    assert "Of 2 stages 1 are here: the page would be too large." in seen
+    curve = np.stack([np.arange(100_000), np.ones(100_000)], axis=1)
+    (line,) = training({"dense": curve}).figure.renderers
+    drawn = line.data_source.data["x"]
+    assert (len(drawn), drawn[0], drawn[-1]) == (500, 0.0, 99_999.0)
+
+
+def test_the_recipe_on_a_page_is_the_runs(tmp_path):
+    run = make(tmp_path / "a run's")
+    page = html_page(run)
+    saved = html.unescape(re.search(r"every default filled in</h3><pre>(.*?)</pre>", page, re.DOTALL)[1])
+    write_text(tmp_path / "a run's.yaml", saved)
+    assert read_recipe_file(tmp_path / "a run's.yaml") == read_recipe_file(run / "recipe.yaml")
+    command = re.search(r"<pre>(prunekit run .*?)</pre>", page)[1]
+    assert shlex.split(html.unescape(command)) == ["prunekit", "run", "a run's.yaml", "--out", "a run's-again"]
+
+
 def test_several_runs_stand_side_by_side(run, tmp_path):
     other = make(tmp_path / "other" / "toy-1234")
     write_text(other / "recipe.yaml", RECIPE.replace("seed: 7", "seed: 8"))
@@ -156,7 +190,12 @@ def test_several_runs_stand_side_by_side(run, tmp_path):
     seen = text(file.read_text(encoding="utf-8"))
     assert file == tmp_path / "both" / "report.html"
     assert f"{run} 01-0.5000 64.3 % 38 B 21.55 G 44.2 ms 30.50 22.00 10.00" in seen
-    assert f"key {run} {other} seed 7 8 The same again" in seen  # nothing else differs
+    assert f"key {run} {other} seed 7 8 Environment, data, protocol" in seen  # nothing else differs
+    assert f"Environment what {run} {other} torch 2.14.0 2.14.0 cpu Abacus 9 Abacus 9 threads 2 2" in seen
+    assert f"Data, items what {run} {other} blur, set 2 2 grain, x 1 1 grain, y 1 1" in seen
+    assert f"Protocol what {run} {other} psnr whole image whole image ssim 7x7 window 7x7 window" in seen
+    with pytest.raises(RunError, match=f"{run} is named twice: name each run once."):
+        write_comparison([run, other, run.parent / "." / run.name], tmp_path / "both")
 
 
 def test_the_verb_refuses_what_it_cannot_do(run, tmp_path):
@@ -165,6 +204,8 @@ def test_the_verb_refuses_what_it_cannot_do(run, tmp_path):
         report([tmp_path / "study"], html=False, out=None)
     with pytest.raises(RunError, match="--out takes the report of one run"):
         report([run, run], html=False, out=tmp_path / "out")
+    with pytest.raises(RunError, match="--margin is for a study"):
+        report([run], html=True, out=None, margin=3.0)
     with pytest.raises(RunError, match="no finished arm to report"):
         report([tmp_path / "study"], html=True, out=None)
 

@@ -16,8 +16,9 @@ from prunekit.errors import CheckpointError, MaskError, SelectionError
 from prunekit.gradients import snip
 from prunekit.masks import Masks
 from prunekit.pruner import prune
-from prunekit.score import PerTensor, lamp, magnitude, random, repeated, ticket
+from prunekit.score import FromData, PerTensor, lamp, magnitude, random, repeated, ticket
 from prunekit.testing import example_data, example_model
+from prunekit.tracking import movement
 
 
 def some_masks(density: float = 0.3) -> Masks:
@@ -140,3 +141,10 @@ def test_scores_that_are_wrong_are_refused_by_name() -> None:
     ):
         with pytest.raises((SelectionError, MaskError), match=message):
             prune(model, dense, 0.5, scorer=lambda model, data, wrong=wrong: wrong)
+
+
+def test_scorers_read_as_what_made_them() -> None:
+    assert repr(magnitude()) == "PerTensor(magnitude)"
+    assert repr(repeated(snip(), times=3)) == "FromData(snip, times=3)"
+    assert repr(movement()) == "FromData(movement, tracks=True)"
+    assert repr(FromData(len)) == "FromData(len)"

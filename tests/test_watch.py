@@ -12,7 +12,7 @@ from rich.live import Live
 
 from prunekit.cli import pace as pacing
 from prunekit.cli import watch as watching
-from prunekit.cli.pace import Pace, Pacer
+from prunekit.cli.pace import Pace, Pacer, ended
 from prunekit.cli.watch import Events, Lines, Quiet, Screen, fitting, screen
 from prunekit.files import write_json
 from prunekit.plan import Rewind, Stage
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     facts = {"density": 0.5, "remaining": 6, "total": 10}
     write_json(tmp_path / "stage.json", facts)
     measures = [
-        {"task": task, "metric": metric, "value": value}
+        {"task": task, "dataset": "set", "metric": metric, "value": value}
         for task, metric, value in (
             ("blur", "psnr", 30),
             ("blur", "psnr", 31),
@@ -127,6 +127,12 @@ def test_json_is_one_object_a_line(
             "scores": {"blur": 30.5, "grain": 20.0},
         },
     ]
+
+
+def test_data_sets_of_one_task_are_told_apart(folder: Path) -> None:
+    measures = [{"task": "blur", "dataset": "A", "metric": "psnr", "value": 20}] * 9
+    write_json(folder / "metrics.json", [*measures, {"task": "blur", "dataset": "B", "metric": "psnr", "value": 40}])
+    assert ended(folder).means == {"blur (A)": 20.0, "blur (B)": 40.0}
 
 
 def test_the_screen_fits_eighty_columns(folder: Path) -> None:

@@ -71,15 +71,20 @@ def _plugin(entry: Entry) -> typer.Typer:
         return broken
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"prunekit {version('prunekit')}")
+        raise typer.Exit
+
+
 def prunekit(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_version)
+    ] = False,
 ) -> None:
     """Find, train and ship lottery tickets of PyTorch networks."""
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"prunekit {installed('prunekit')}")
-        raise typer.Exit
 
 
 def run(

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, entry_points, requires, version
 from pathlib import Path
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import typer
 
 from prunekit.errors import PruneKitError
 from prunekit.registry import KINDS, Registry
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 State = Literal["ok", "optional", "missing"]
 LEAST_PYTHON = (3, 11)
@@ -89,21 +95,40 @@ def _versions() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Every package that PruneKit needs, at a version that it takes, and one that can be imported."""
+    """Every package that PruneKit or a plugin needs, at a version that it takes; torch is imported, too."""
+    told: set[str] = set()
+    for owner in _owners():
+        names = []
+        for needed in _needs(owner):
+            problem = _problem(needed.name, str(needed.specifier))
+            text = problem or f"{needed.name} {version(needed.name)}"
+            if problem and text not in told:
+                mend = TORCH if needed.name == "torch" else f'pip install "{needed.name}{needed.specifier}"'
+                yield Finding("packages", "missing", problem, mend)
+            elif text not in told:
+                names.append(text)
+            told.add(text)
+        if names:
+            yield Finding("packages", "ok", f"{'' if owner == 'prunekit' else f'{owner}: '}{', '.join(names)}")
+
+
+def _owners() -> list[str]:
+    """Return the packages whose needs are looked at: this one, and those of plugins."""
+    points = (point for kind in KINDS for point in entry_points(group=f"prunekit.{kind}"))
+    return ["prunekit", *sorted({point.dist.name for point in points if point.dist} - {"prunekit"})]
+
+
+def _needs(owner: str, extra: str = "") -> Iterator[Requirement]:
+    """Yield what a package needs, or what an extra of it adds; extras that are named in turn are followed."""
     from packaging.requirements import Requirement
 
-    names = []
-    for text in requires("prunekit") or ():
+    for text in requires(owner) or ():
         needed = Requirement(text)
-        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
-            continue
-        problem = _problem(needed.name, str(needed.specifier))
-        if problem:
-            mend = TORCH if needed.name == "torch" else f'pip install "{needed.name}{needed.specifier}"'
-            yield Finding("packages", "missing", problem, mend)
-        else:
-            names.append(f"{needed.name} {version(needed.name)}")
-    yield Finding("packages", "ok", ", ".join(names))
+        always, here = (not needed.marker or needed.marker.evaluate({"extra": each}) for each in ("", extra))
+        if here and always == (not extra):
+            yield needed
+            for further in needed.extras if not _problem(needed.name, "") else ():
+                yield from _needs(needed.name, further)
 
 
 def _problem(name: str, specifier: str) -> str:
@@ -127,16 +152,14 @@ def _problem(name: str, specifier: str) -> str:
 def _extras() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
-    needs: dict[str, list[str]] = {}
-    for text in requires("prunekit") or ():
-        needed = Requirement(text)
-        extra = str(needed.marker).partition("extra == ")[2].strip('"') if needed.marker else ""
-        if extra and extra not in EXTRAS:
-            needs.setdefault(extra, []).append(_problem(needed.name, str(needed.specifier)))
-    for extra, problems in needs.items():
-        wrong = [problem for problem in problems if problem]
-        mend = f'pip install "prunekit[{extra}]"' if wrong else ""
-        yield Finding("extras", "optional" if wrong else "ok", f"{extra}: {'; '.join(wrong) or 'there'}", mend)
+    for owner in _owners():
+        markers = [str(Requirement(text).marker or "") for text in requires(owner) or ()]
+        extras = dict.fromkeys(each.partition("extra == ")[2].strip('"') for each in markers)
+        for extra in (each for each in extras if each and each not in EXTRAS):
+            wrong = [text for each in _needs(owner, extra) if (text := _problem(each.name, str(each.specifier)))]
+            mend = f'pip install "{owner}[{extra}]"' if wrong else ""
+            name = extra if owner == "prunekit" else f"{owner}[{extra}]"
+            yield Finding("extras", "optional" if wrong else "ok", f"{name}: {'; '.join(wrong) or 'there'}", mend)
 
 
 def _devices() -> Iterator[Finding]:
@@ -164,7 +187,7 @@ def _kernels() -> Iterator[Finding]:
 
     there = kernels() is not None
     text = "compiled, and loaded" if there else f"cut layers stay dense: {missing()}"
-    mend = "" if there else "pip install --force-reinstall --no-deps --no-binary prunekit prunekit"
+    mend = "" if there else _reinstall("prunekit", build=True)
     yield Finding("kernels", "ok" if there else "optional", text, mend)
 
 
@@ -211,8 +234,19 @@ def _disk() -> Iterator[Finding]:
     yield Finding("disk", "ok" if ok else "missing", f"{free:.1f} GB free in {Path.cwd()}", mend)
 
 
-def _reinstall(name: str) -> str:
-    return f"pip install --force-reinstall --no-deps {name}"
+def _reinstall(name: str, *, build: bool = False) -> str:
+    """Return the command that installs a package again from where it came, or nothing where that is not known."""
+    try:
+        held = json.loads(distribution(name).read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        return ""
+    url = held.get("url", "")
+    place = url2pathname(urlsplit(url).path) if url.startswith("file:") else url
+    if "vcs_info" in held:
+        place = f"{held['vcs_info']['vcs']}+{url}"
+    source = ["-e", place] if held.get("dir_info", {}).get("editable") else [place or name]
+    options = ["--no-binary", name] if build and not place else []
+    return shlex.join(["pip", "install", "--force-reinstall", "--no-deps", *options, *source])
 
 
 def _line(cause: BaseException) -> str:

@@ -34,7 +34,7 @@ def evaluate_run(run: Path, overrides: Sequence[str], *, stage: str | None, devi
     model = accelerator.prepare_model(model, evaluation_mode=True).eval()
     with torch.no_grad():
         measures = job.task.evaluate(model)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     now = _count(model)
     removed = f", {now:,} of {before:,} parameters since channels were removed" if now < before else ""
     console.print(f"{run}, stage {name}: density {cut.density:.2%}{removed}")

@@ -42,7 +42,7 @@ def show_registry() -> None:
             shown.add_row(kind, name, registry.find(kind, name).distribution)
     for row in UNREGISTERED:
         shown.add_row(*row)
-    Console().print(shown)
+    Console(markup=False).print(shown)
 
 
 def copy_recipe(name: str, file: Path) -> None:
@@ -57,7 +57,7 @@ def copy_recipe(name: str, file: Path) -> None:
         raise RecipeError(f"{file} exists already and is left as it is; choose another name.") from None
     except OSError as cause:
         raise RecipeError(f"{file} cannot be written: {cause}.") from cause
-    Console(soft_wrap=True).print(f"{file}: edit it, then: prunekit run {file}")
+    Console(soft_wrap=True, markup=False).print(f"{file}: edit it, then: prunekit run {file}")
 
 
 def show_plan(name: str, overrides: Sequence[str]) -> None:
@@ -86,7 +86,7 @@ def show_plan(name: str, overrides: Sequence[str]) -> None:
             *counts,
             f"{steps * seconds / 60:.1f} min",
         )
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     never = "all of them prunable" if prunable == total else f"{total - prunable:,} are never cut"
     console.print(f"{prunable:,} prunable of {total:,} parameters; {never}")
     console.print(shown)

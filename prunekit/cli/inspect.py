@@ -37,7 +37,7 @@ def inspect_source(source: str, *, as_json: bool, stage: str | None, network: st
     parts += [] if ticket.trained else ["fresh weights (seed 0), not trained"]
     parts += ["channels removed"] if ticket.about.compacted else []
     parts += [] if example is None else [f"multiply-adds for one input of {shape_text(tuple(example.shape))}"]
-    console = Console() if Console().is_terminal else Console(width=200)  # a file has room for whole names
+    console = Console(markup=False, width=None if Console().is_terminal else 200)  # a file has room for whole names
     once = before(ticket, [] if example is None else [tuple(example.shape)])
     show_inspection(anatomy, title=", ".join(filter(None, parts)), as_json=as_json, console=console, before=once)
 

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -22,7 +22,7 @@ DEPTH = 4  # studies keep theirs three folders down
 @final
 @dataclass(frozen=True)
 class Row:
-    """What one run directory holds; ``score`` is of the first task, ``problem`` says why it cannot be read."""
+    """What one run directory holds; ``score`` is the first task's, ``problem`` says why it cannot be read."""
 
     run: str
     task: str
@@ -60,7 +60,7 @@ def show_runs(folder: Path, *, as_json: bool) -> None:
         name = os.path.relpath(row.run, folder) if Path(row.run) != folder else row.run
         cells = (name, row.task, f"{row.done}/{row.stages}", kept, row.score, f"{row.bytes / 1e6:.1f}")
         table.add_row(*cells, state)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
@@ -91,12 +91,28 @@ def read_row(run: Path) -> Row:
 
 
 def _last(folder: Path) -> tuple[float, str]:
-    facts, measures = _json(folder / "stage.json"), _json(folder / "metrics.json")
-    if not measures:
-        return facts["remaining"] / facts["total"], ""
-    first = measures[0]
-    same = [m["value"] for m in measures if (m["task"], m["metric"]) == (first["task"], first["metric"])]
-    return facts["remaining"] / facts["total"], f"{sum(same) / len(same):.4g} {first['metric']}"
+    facts = _json(folder / "stage.json")
+    metric, means = first_metric(_json(folder / "metrics.json"))
+    score = next((f"{label} {mean:.4g} {metric}" for label, mean in means.items()), "")
+    return facts["remaining"] / facts["total"], score
+
+
+def first_metric(measures: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, float]]:
+    """Return the first metric, and its means over items by task; by task and data set where a task has several.
+
+    Example:
+        >>> made = [{"task": "blur", "dataset": d, "metric": "psnr", "value": v} for d, v in (("A", 20), ("B", 40))]
+        >>> first_metric(made)
+        ('psnr', {'blur (A)': 20.0, 'blur (B)': 40.0})
+    """
+    metric = measures[0]["metric"] if measures else ""
+    values: dict[tuple[str, str], list[float]] = {}
+    for each in measures:
+        if each["metric"] == metric:
+            values.setdefault((each["task"], each["dataset"]), []).append(each["value"])
+    tasks = [task for task, _ in values]
+    names = {group: f"{group[0]} ({group[1]})" if tasks.count(group[0]) > 1 else group[0] for group in values}
+    return metric, {names[group]: sum(each) / len(each) for group, each in values.items()}
 
 
 def held(run: Path) -> bool:

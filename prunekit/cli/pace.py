@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from prunekit.cli.listing import first_metric
 from prunekit.files import read_json
 from prunekit.measure import peak_mib
 from prunekit.plan import Plan, Stage
@@ -19,7 +20,7 @@ RECENT = 51  # ends of steps that the speed is taken from: a pause or a busy min
 @final
 @dataclass(frozen=True)
 class Pace:
-    """Where a run is at one moment; ``step`` of ``end`` are done; the time left counts training and evaluation."""
+    """Where a run is at one moment; ``step`` of ``end`` are done; in the time left evaluations count after a first."""
 
     stage: str
     step: int
@@ -83,7 +84,7 @@ class Pacer:
 @final
 @dataclass(frozen=True)
 class Ended:
-    """What a finished stage's folder says: its facts, and the means of its first metric by task."""
+    """What a finished stage's folder says: its facts, and the means of its first metric."""
 
     facts: Mapping[str, Any]
     metric: str
@@ -92,14 +93,7 @@ class Ended:
 
 def ended(folder: Path) -> Ended:
     """Read the results of a finished stage."""
-    measures = read_json(folder / "metrics.json")
-    metric = measures[0]["metric"] if measures else ""
-    scores: dict[str, list[float]] = {}
-    for measure in measures:
-        if measure["metric"] == metric:
-            scores.setdefault(measure["task"], []).append(measure["value"])
-    means = {task: sum(values) / len(values) for task, values in scores.items()}
-    return Ended(read_json(folder / "stage.json"), metric, means)
+    return Ended(read_json(folder / "stage.json"), *first_metric(read_json(folder / "metrics.json")))
 
 
 def shares(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -71,7 +71,7 @@ def finish(run: Run, *, as_json: bool) -> None:
     if as_json:
         tell("finished", run=str(run.path), report=report and str(report), bytes=run.bytes(), note=problem)
         return
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     for table in tables(run.path):
         console.print()
         console.print(table, soft_wrap=False)

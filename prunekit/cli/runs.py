@@ -31,6 +31,8 @@ def report(
     studies = [run for run in runs if (run / "study.yaml").is_file()]
     if studies and (not html or len(runs) > 1):
         raise RunError(f"{studies[0]} is a study: name it alone with --html; its report.md comes from prunekit study.")
+    if margin is not None and not studies:
+        raise RunError("--margin is for a study: leave it out, or name a study's directory.")
     if html:
         file = _page(runs, out, margin, study=bool(studies))
         typer.echo(f"{file}  ({file.stat().st_size / 1e6:.1f} MB)")
@@ -62,7 +64,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the runs are.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """List run directories: recipe, stages done, what is kept, a score, size, last change, whether one is running."""
+    """List runs: task, stages done, what is kept, the first score, size, last change, whether one is running."""
     from prunekit.cli.listing import show_runs
 
     show_runs(folder, as_json=as_json)

@@ -35,7 +35,7 @@ def screen(plan: Plan, *, quiet: bool, as_json: bool, main: bool) -> Iterator[Wa
     elif as_json:
         yield Events(plan)
     elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI"):
-        console = Console()
+        console = Console(markup=False)
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             yield Screen(plan, console, live)
     else:

@@ -17,6 +17,7 @@ from prunekit.report.results import StageResult
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")  # Okabe and Ito's
 DASHES = ("solid", "dashed", "dotted")
 MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "plus", "x")
+MOST_POINTS = 500  # of a curve: more than a screen tells apart
 GREY = "#808080"  # seen on white and on black
 NEEDED = 'the HTML page needs bokeh and pillow: pip install "prunekit[report]".'
 
@@ -153,7 +154,8 @@ def training(losses: Mapping[str, NDArray[np.float64]]) -> Plot:
     positive = all((curve[:, 1] > 0).all() for curve in losses.values())
     figure = _figure("training loss", y_axis_type="log" if positive else "linear", height=340)
     for number, (label, curve) in enumerate(losses.items()):
-        x, y = ([float(f"{each:.5g}") for each in column] for column in curve.T)
+        places = np.linspace(0, len(curve) - 1, min(len(curve), MOST_POINTS)).astype(int)
+        x, y = ([float(f"{each:.5g}") for each in column] for column in curve[places].T)
         colour, dash = _look(number)
         drawn = figure.line(x, y, color=colour, line_width=1.6, line_dash=dash, name=label)
         figure.add_tools(HoverTool(renderers=[drawn], tooltips=[(label, "step @x"), ("loss", "@y{0.00000}")]))

@@ -8,10 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from prunekit.errors import RunError
 from prunekit.files import write_text
 from prunekit.report.charts import Curve, Plot, against_density
-from prunekit.report.document import Section, document, drawn, folded, table
+from prunekit.report.document import Section, document, drawn, folded, prose, table
 from prunekit.report.html import finished, pictures
+from prunekit.report.markdown import again, environment
 from prunekit.report.results import StageResult
 from prunekit.report.summary import unit
 from prunekit.report.table import Table, against, dense, digits, labels, metrics, si
@@ -33,11 +35,17 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
 def names(runs: Sequence[Path]) -> dict[str, Path]:
     """Return a name for each run: its folder's, or its path where two are alike.
 
+    Raises:
+        RunError: a run is named twice.
+
     Example:
         >>> list(names([Path("a/run"), Path("b/run"), Path("c/other")]))
         ['a/run', 'b/run', 'other']
     """
     short = [run.resolve().name for run in runs]
+    resolved = [run.resolve() for run in runs]
+    if twice := next((run for run in runs if resolved.count(run.resolve()) > 1), None):
+        raise RunError(f"{twice} is named twice: name each run once.")
     return {(name if short.count(name) == 1 else str(run)): run for name, run in zip(short, runs, strict=True)}
 
 
@@ -46,7 +54,8 @@ def comparison_page(runs: Mapping[str, Path]) -> str:
     results = {name: finished(run) for name, run in runs.items()}
     lasts = {name: stages[-1] for name, stages in results.items()}
     plots = quality_plots(results)
-    note = "Every stage of each run; bars: 1.96 standard errors of the differences to the run's own dense network."
+    note = "Every stage of each run, by the first metric alone: each run's own page has the others. Bars: 1.96 "
+    note += "standard errors of the differences to the run's own dense network."
     return document(
         " and ".join(runs) if len(runs) < 4 else f"{len(runs)} runs",
         "<p>The last finished stage of each run, side by side.</p>",
@@ -55,6 +64,7 @@ def comparison_page(runs: Mapping[str, Path]) -> str:
             Section("Quality against density", f'{drawn(plots)}<p class="soft">{note}</p>' if plots else "", plots),
             pictures(lasts),
             Section("What differs in the recipes", _differences(runs)),
+            Section("Environment, data, protocol", _made(runs, lasts)),
             Section("The same again", _commands(runs)),
         ],
     )
@@ -109,10 +119,27 @@ def _differences(runs: Mapping[str, Path]) -> str:
     return table(Table(("key", *runs), tuple(rows)), kind="words") if rows else "<p>Nothing.</p>"
 
 
+def _made(runs: Mapping[str, Path], lasts: Mapping[str, StageResult]) -> str:
+    """Return where and on what each run was made and measured, side by side."""
+    means = {name: last.means() for name, last in lasts.items()}
+    parts: dict[str, dict[str, dict[str, str]]] = {
+        "Environment": {name: dict(environment(run)) for name, run in runs.items()},
+        "Data, items": {name: {f"{m.task}, {m.dataset}": str(m.n) for m in found} for name, found in means.items()},
+        "Protocol": {name: {m.metric: m.protocol for m in found} for name, found in means.items()},
+    }
+    html = ""
+    for title, columns in parts.items():
+        keys = dict.fromkeys(key for column in columns.values() for key in column)
+        rows = tuple((key, *(column.get(key, "-") for column in columns.values())) for key in keys)
+        html += f"<h3>{title}</h3>{table(Table(('what', *runs), rows), kind='words')}" if rows else ""
+    return html
+
+
 def _commands(runs: Mapping[str, Path]) -> str:
     parts = []
     for name, run in runs.items():
         recipe = escape((run / "recipe.yaml").read_text(encoding="utf-8").strip())
-        command = escape(f"prunekit run {run.resolve().name}/recipe.yaml --out {run.resolve().name}-again")
-        parts.append(f"<h3>{escape(name)}</h3><pre>{command}</pre>{folded('recipe', f'<pre>{recipe}</pre>')}")
+        saved, command = again(run)
+        told = f"<h3>{escape(name)}</h3><p>{prose(saved)}</p><pre>{escape(command)}</pre>"
+        parts.append(told + folded("recipe", f"<pre>{recipe}</pre>"))
     return "".join(parts)

@@ -14,17 +14,22 @@ from string import Template
 from typing import final
 
 from prunekit.report.charts import Key, Plot, library, to_json
+from prunekit.report.pictures import Scene, with_pictures
 from prunekit.report.table import Table
 
 
 @final
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: ``html`` is markup already; ``plots`` are figures by the name of the element they fill."""
+    """A part of the page: ``html`` is markup already; ``plots`` are figures by the name of the element they fill.
+
+    ``scenes`` are pictures for the `prunekit.report.pictures.PLACE` in it; they get the room that all else leaves.
+    """
 
     title: str
     html: str
     plots: Mapping[str, Plot] = field(default_factory=dict)
+    scenes: Sequence[Scene] = ()
 
 
 def document(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -36,13 +41,13 @@ def document(title: str, lead: str, sections: Sequence[Section]) -> str:
         sections: in order; those without content are left out.
 
     Raises:
-        PruneKitError: bokeh is missing.
+        PruneKitError: bokeh or pillow is missing.
     """
     shown = [section for section in sections if section.html]
     parts = [f'<section id="s{n}"><h2>{escape(each.title)}</h2>\n{each.html}</section>' for n, each in enumerate(shown)]
     figures = {name: plot.figure for section in shown for name, plot in section.plots.items()}
     scripts = [library() if figures else "", _file("page.js")]
-    return Template(_file("page.html")).substitute(
+    page = Template(_file("page.html")).substitute(
         hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
         title=escape(title),
         style=_file("page.css"),
@@ -53,6 +58,8 @@ def document(title: str, lead: str, sections: Sequence[Section]) -> str:
         library=scripts[0],
         script=scripts[1],
     )
+    found = [scene for section in shown for scene in section.scenes]
+    return with_pictures(page, found) if found else page
 
 
 def _file(name: str) -> str:

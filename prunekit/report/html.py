@@ -11,14 +11,15 @@ from prunekit.errors import RunError
 from prunekit.files import write_text
 from prunekit.report.charts import Curve, against_density, per_tensor, training
 from prunekit.report.document import Section, document, drawn, folded, prose, table
-from prunekit.report.markdown import environment, findings
-from prunekit.report.pictures import markup, scenes
+from prunekit.report.markdown import again, environment, findings
+from prunekit.report.pictures import PLACE, scenes
 from prunekit.report.plots import CAPTIONS, losses
 from prunekit.report.results import StageResult, read_plan, read_results, unfinished
 from prunekit.report.summary import stage_labels, summary, unit
 from prunekit.report.table import Table, against, costs, dense, gaps, labels, metrics, quality
 from prunekit.store import read_recipe_file
 
+MOST_MARKS = 10_000  # of the plot of the tensors, about 130 bytes each
 SLIDER = (
     "Move the line with the slider or on the picture; choose what stands left and right of it. The numbers are of the "
     "whole item, as it was evaluated, not of the part that is shown."
@@ -85,8 +86,8 @@ def _lead(run: Path, results: Sequence[StageResult]) -> str:
 def pictures(stages: Mapping[str, StageResult]) -> Section:
     """Return the section of the samples, with sliders; empty where no stage has any."""
     found = scenes(stages)
-    html = f'<p class="soft">{SLIDER}</p><div class="scenes">{markup(found)}</div>' if found else ""
-    return Section("Pictures", html)
+    html = f'<p class="soft">{SLIDER}</p><div class="scenes">{PLACE}</div>' if found else ""
+    return Section("Pictures", html, scenes=found)
 
 
 def _quality(stages: Mapping[str, StageResult]) -> Section:
@@ -123,10 +124,20 @@ def _sparsity(stages: Mapping[str, StageResult]) -> Section:
     note = "The last stage is shown; a name in the legend brings another. The larger the mark, the larger the tensor; "
     note += "crosses: nothing is left. Where a cut leaves a smaller network, a layer that keeps half of its inputs and "
     note += "half of its outputs keeps a quarter of its weights."
-    plots = {"sparsity": per_tensor(stages)}
+    shown = _fitting(stages)
+    if len(shown) < len(stages):
+        note += f" Of {len(stages)} stages {len(shown)} are here: the page would be too large."
+    plots = {"sparsity": per_tensor(shown)}
     html = drawn(plots) + f'<p class="soft">{note}</p>' + text
     html += folded(f"all {len(rows)} tensors of {last.name}", table(Table(header, tuple(rows))))
     return Section("Where the cutting fell", html, plots)
+
+
+def _fitting(stages: Mapping[str, StageResult]) -> dict[str, StageResult]:
+    """Return the last stage and as many others, evenly spaced, as a page has room for."""
+    names = list(stages)
+    step = math.ceil(len(names) * max(len(result.per_tensor) for result in stages.values()) / MOST_MARKS)
+    return {name: stages[name] for name in names[::-1][::step][::-1]}
 
 
 def _training(run: Path, stages: Mapping[str, StageResult]) -> Section:
@@ -148,7 +159,6 @@ def _numbers(results: Sequence[StageResult]) -> str:
 
 
 def _origin(run: Path, results: Sequence[StageResult]) -> str:
-    name = escape(run.resolve().name)
     means = [mean for result in results for mean in result.means()]
     protocols = dict.fromkeys((mean.metric, mean.protocol) for mean in means)
     sets = dict.fromkeys((mean.task, mean.dataset, str(mean.n)) for mean in means)
@@ -156,7 +166,7 @@ def _origin(run: Path, results: Sequence[StageResult]) -> str:
     recipe = escape((run / "recipe.yaml").read_text(encoding="utf-8").strip())
     return "".join(
         (
-            f"<h3>The same again</h3><pre>prunekit run {name}/recipe.yaml --out {name}-again</pre>",
+            f"<h3>The same again</h3><p>{prose(again(run)[0])}</p><pre>{escape(again(run)[1])}</pre>",
             "<h3>Protocol</h3>" + table(Table(("metric", "how it is computed"), tuple(protocols)), kind="words")
             if means
             else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ ENVIRONMENT = ("prunekit", "torch", "python", "platform", "device", "cpu", "thre
 def page(run: Path, results: Sequence[StageResult], pictures: Sequence[str], disk_bytes: int) -> str:
     """Return the report of the finished stages of a run; ``pictures`` are the file names beside it."""
     name = run.resolve().name
-    parts = [f"# {name}", _what(run, name), "## What it costs", layout(costs(results))]
+    parts = [f"# {name}", _what(run), "## What it costs", layout(costs(results))]
     for metric in metrics(results):
         parts += [f"## Quality: {metric}", layout(quality(results, metric)), _against_dense(results, metric)]
     parts += [f"![{picture}]({picture})\n\n{CAPTIONS[picture]}" for picture in pictures]
@@ -37,19 +38,26 @@ def page(run: Path, results: Sequence[StageResult], pictures: Sequence[str], dis
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _what(run: Path, name: str) -> str:
+def _what(run: Path) -> str:
     recipe = read_recipe_file(run / "recipe.yaml")
+    saved, command = again(run)
     lines = [recipe.description] if recipe.description else []
     lines.append(
         f"Task `{recipe.task.name}`, pruner `{recipe.prune.name}`, strategy `{recipe.strategy.name}`, "
-        f"seed {recipe.seed}, {recipe.precision}. The same again:"
-        f"\n\n```\nprunekit run {name}/recipe.yaml --out {name}-again\n```"
+        f"seed {recipe.seed}, {recipe.precision}. {saved}\n\n```\n{command}\n```"
     )
     if missing := unfinished(run):
         lines.append(
             f"**Unfinished:** still to be done: {', '.join(missing)}. The command that started the run continues it."
         )
     return "\n\n".join(lines)
+
+
+def again(run: Path) -> tuple[str, str]:
+    """Return what to do with the recipe on a page, and the command that then repeats the run anywhere."""
+    name = run.resolve().name
+    command = shlex.join(["prunekit", "run", f"{name}.yaml", "--out", f"{name}-again"])
+    return f"For the same again, save the recipe below as `{name}.yaml`, and give this command beside it:", command
 
 
 def layout(table: Table) -> str:

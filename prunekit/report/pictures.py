@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +18,9 @@ from prunekit.report.results import StageResult, read_samples, read_worst
 from prunekit.report.table import digits, metrics
 from prunekit.task import Measure
 
-MOST_BYTES = 2_500_000  # of all pictures of a page
+PAGE_BYTES = 4_900_000
+MOST_BYTES = 2_500_000  # of all pictures of a page, where the rest of it leaves that much
+PLACE = "<!-- pictures -->"  # no text of others can be this: all are escaped
 SIZES = ((512, 92), (384, 90), (256, 88), (192, 85), (128, 80))  # longest side in pixels, JPEG quality
 MOST_SCENES = 16
 
@@ -93,24 +96,23 @@ def _only(stage: StageResult, key: tuple[str, str, str]) -> Measure | None:
     return held[0] if len(held) == 1 else None
 
 
-def markup(found: Sequence[Scene]) -> str:
-    """Return the scenes as HTML with every picture inside, small enough to be sent; all texts are escaped."""
-    held: list[str] = []
-    for side, quality in SIZES:
-        held = [_encoded(image, side, quality) for scene in found for _, _, image in scene.shots]
-        if sum(map(len, held)) <= MOST_BYTES:
-            break
-    pictures = iter(held)
+def with_pictures(page: str, found: Sequence[Scene]) -> str:
+    """Return a page with the scenes in their `PLACE`, as large as the rest of it allows."""
+    return page.replace(PLACE, markup(found, min(MOST_BYTES, PAGE_BYTES - len(page.encode()))), 1)
+
+
+def markup(found: Sequence[Scene], most: int) -> str:
+    """Return the scenes as HTML with every picture inside, at most so many bytes; all texts are escaped."""
     texts: list[str] = []
-    total = 0
-    for scene in found:
-        mine = [next(pictures) for _ in scene.shots]
-        total += sum(map(len, mine))
-        if total > MOST_BYTES:
-            texts.append(f"<p>{len(found) - len(texts)} more items are left out: the page would be too large.</p>")
-            break
-        texts.append(_figure(scene, mine))
-    return "\n".join(texts)
+    for side, quality in SIZES:
+        texts = [_figure(scene, [_encoded(image, side, quality) for *_, image in scene.shots]) for scene in found]
+        if sum(len(text.encode()) for text in texts) <= most:
+            return "\n".join(texts)
+    sums = itertools.accumulate(len(text.encode()) for text in texts)
+    texts = [text for text, total in zip(texts, sums, strict=True) if total <= most]
+    return "\n".join(
+        [*texts, f"<p>{len(found) - len(texts)} more items are left out: the page would be too large.</p>"]
+    )
 
 
 def _figure(scene: Scene, pictures: Sequence[str]) -> str:

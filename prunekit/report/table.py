@@ -161,8 +161,12 @@ def gap_text(gap: tuple[float, float] | None, places: int) -> str:
     Example:
         >>> gap_text((-0.5, 0.25), 2), gap_text((0.5, math.nan), 2)
         ('-0.50 ± 0.25', '+0.50')
+        >>> gap_text(None, 2)
+        '-'
     """
-    mean, half = gap or (math.nan, math.nan)
+    if gap is None:
+        return "-"
+    mean, half = gap
     return f"{mean:+.{places}f} ± {half:.{places}f}".replace(" ± nan", "")
 
 
@@ -179,8 +183,10 @@ def si(count: float, unit: str = "") -> str:
     Example:
         >>> si(43_100_000_000), si(1234, "B")
         ('43.1 G', '1.234 kB')
+        >>> si(999_949), si(999_999)
+        ('999.9 k', '1 M')
     """
-    power = min(4, max(0, int(math.log10(max(count, 1))) // 3))
+    power = next((power for power in range(4) if float(f"{count / 1000**power:.4g}") < 1000), 4)
     return f"{count / 1000**power:.4g} {('', 'k', 'M', 'G', 'T')[power]}{unit}".strip()
 
 

@@ -1,6 +1,7 @@
 """The API reference: one page a group of modules, each public name from its docstring (mkdocstrings reads it)."""
 
 import prunekit
+import prunekit.errors
 
 GROUPS = {
     "masks": (
@@ -29,7 +30,17 @@ GROUPS = {
 }
 BESIDE = {  # what is public without being a name of `prunekit` itself, because few need it
     "scorers": ("prunekit.score.PerTensor", "prunekit.score.FromData"),
+    "plans": ("prunekit.schedule.rate",),
     "tickets": ("prunekit.sparse.runtime.compile",),
+    "tasks": ("prunekit.task.Pictured", "prunekit.network.bind_network", "prunekit.digits.digits"),
+    "rest": (
+        "prunekit.watch.Watch",
+        *(
+            f"prunekit.errors.{name}"
+            for name, thing in vars(prunekit.errors).items()
+            if isinstance(thing, type) and issubclass(thing, Exception) and name not in prunekit.__all__
+        ),
+    ),
 }
 LAWS = """# Laws for plugins
 
@@ -45,6 +56,13 @@ The parts of `prunekit_mir_l` that are of use by themselves: its task, its netwo
 ::: prunekit_mir_l.task.mir_l
 
 ::: prunekit_mir_l.presets.promptir
+
+::: prunekit_mir_l.presets.promptir_small
+
+::: prunekit_mir_l.presets.promptir_tiny
+
+::: prunekit_mir_l.promptir.PromptIR
+    options: {members: false}
 
 ::: prunekit_mir_l.spandrel_arch.register_spandrel
 
@@ -66,13 +84,20 @@ def pages() -> dict[str, str]:
     rest = tuple(sorted(set(homes().values()) - claimed))
     slug, title, about = REST
     found = {slug: _page(*group, BESIDE.get(slug, ())) for slug, group in GROUPS.items()}
-    found |= {slug: _page(title, about, rest), "testing": LAWS, "mir_l": PLUGIN}
+    found |= {slug: _page(title, about, rest, BESIDE[slug]), "testing": LAWS, "mir_l": PLUGIN}
     return {f"reference/api/{slug}.md": text for slug, text in found.items()}
 
 
 def reference(name: str) -> str:
     """Return a link to where a public name is described."""
-    return f"[`{name}`][prunekit.{homes()[name]}.{name}]" if name in homes() else f"`{name}`"
+    paths = {path.rpartition(".")[2]: path for paths in BESIDE.values() for path in paths}
+    paths |= {each: f"prunekit.{home}.{each}" for each, home in homes().items()}
+    return f"[`{name}`][{paths[name]}]" if name in paths else f"`{name}`"
+
+
+def linked(name: str, path: str) -> str:
+    """Return a link to what a dotted path is, where it is described."""
+    return f"[`{name}`][{path}]" if any(f"::: {path}\n" in text for text in pages().values()) else f"`{name}`"
 
 
 def _page(title: str, about: str, modules: tuple[str, ...], beside: tuple[str, ...] = ()) -> str:

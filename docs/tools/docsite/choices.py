@@ -4,7 +4,7 @@ import inspect
 import re
 from typing import Any
 
-from docsite.api import reference
+from docsite.api import linked, reference
 from prunekit.registry import Registry
 
 KINDS = {
@@ -13,6 +13,9 @@ KINDS = {
     "schedule": ("Schedules", "the density at progress t, from 0 to 1; D is the last one"),
     "strategy": ("Strategies", "when to cut, and where training starts again"),
 }
+OF = """Every strategy takes `of`, too: what its densities are a share of, `prunable` parameters, `all` or `macs` (see
+[the denominators](../explanation/denominators.md)).
+"""
 OPTIONS_ONLY = {"pruner": "Pruners", "task": "Tasks", "network": "Networks"}
 HEAD = """---
 hide: [toc]
@@ -44,7 +47,7 @@ def options(kind: str, thing: Any) -> str:
         f"**`{each.name}`**" if each.default is each.empty else f"`{each.name}: {_default(each.default)}`"
         for each in inspect.signature(thing).parameters.values()
         if each.name not in given
-    )
+    ) + (", `of: prunable`" * (kind == "strategy"))
 
 
 def pages() -> dict[str, str]:
@@ -62,7 +65,7 @@ def _chapter(registry: Registry, kind: str, title: str, meaning: str) -> str:
         cells = (section(thing, "Formula") or summary(thing), options(kind, thing), section(thing, "Reference"))
         rows.append(f"| {reference(name)} | {' | '.join(map(_cell, cells))} |")
     head = f"| name | {meaning} | options | paper |\n| --- | --- | --- | --- |"
-    return "\n".join([f"## {title}\n", head, *rows, ""])
+    return "\n".join([f"## {title}\n", *([OF] if kind == "strategy" else []), head, *rows, ""])
 
 
 def _options(registry: Registry, kind: str, title: str) -> str:
@@ -70,8 +73,11 @@ def _options(registry: Registry, kind: str, title: str) -> str:
     for name in registry.names(kind):
         entry = registry.find(kind, name)
         thing = entry.load()
-        rows.append(f"| `{name}` ({entry.distribution}) | {_cell(summary(thing))} | {_cell(options(kind, thing))} |")
-    return "\n".join([f"## {title}\n", "| name | what it is | options |\n| --- | --- | --- |", *rows, ""])
+        made = getattr(thing, "func", thing)
+        link = linked(name, f"{made.__module__}.{made.__qualname__}")
+        rows.append(f"| {link} ({entry.distribution}) | {_cell(summary(thing))} | {_cell(options(kind, thing))} |")
+    text = "What each option means stands where the name leads.\n"
+    return "\n".join([f"## {title}\n", text, "| name | what it is | options |\n| --- | --- | --- |", *rows, ""])
 
 
 def _cell(text: str) -> str:

@@ -10,7 +10,7 @@ from prunekit.registry import Registry
 HEAD = """# Command line
 
 Every verb with its arguments and options, asked from the program itself: `prunekit VERB --help` says the same. Verbs
-below `mir_l` come from the plugin.
+below `mir_l` come from the plugin. These options stand without a verb, as in `prunekit --version`:
 """
 
 
@@ -29,18 +29,28 @@ def verbs(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any
 
 def pages() -> dict[str, str]:
     """Return the page."""
-    return {"reference/cli.md": "\n".join([HEAD, *(_verb(words, each) for words, each in verbs(program()).items())])}
+    root = program()
+    parts = [_verb(words, each) for words, each in verbs(root).items()]
+    return {"reference/cli.md": "\n".join([HEAD, _table(_records(root)), "", *parts])}
+
+
+def _records(command: Any) -> list[tuple[str, str]]:
+    """Return what a command's help says of each argument and option."""
+    context = command.context_class(command)
+    found = (each.get_help_record(context) for each in command.params if each.name != "help")
+    return [record for record in found if record]
+
+
+def _table(records: list[tuple[str, str]]) -> str:
+    rows = [f"| `{' '.join(name.split())}` | {_marks(about)} |" for name, about in records]
+    return "\n".join(["| argument or option | what it says |\n| --- | --- |", *rows]) if rows else ""
 
 
 def _verb(words: tuple[str, ...], command: Any) -> str:
-    context = command.context_class(command)
-    text = " ".join((command.help or "").split())
-    records = [each.get_help_record(context) for each in command.params if each.name != "help"]
+    text, records = " ".join((command.help or "").split()), _records(command)
     arguments = [each.metavar or each.name.upper() for each in command.params if each.param_type_name == "argument"]
     usage = " ".join(["prunekit", *words, *arguments, *(["[OPTIONS]"] if len(records) > len(arguments) else [])])
-    rows = [f"| `{' '.join(name.split())}` | {_marks(about)} |" for name, about in filter(None, records)]
-    table = ["| argument or option | what it says |\n| --- | --- |", *rows] if rows else []
-    return "\n".join([f"## {' '.join(words)}\n", text, "", f"```text\n{usage}\n```", "", *table, ""])
+    return "\n".join([f"## {' '.join(words)}\n", text, "", f"```text\n{usage}\n```", "", _table(records), ""])
 
 
 def _marks(about: str) -> str:
