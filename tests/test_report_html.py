@@ -225,7 +225,10 @@ def test_a_study_shows_its_verdicts_and_its_arms(tmp_path):
     assert "imp blur undecided -0.50 ± " in seen  # without a control nothing is decided
     assert f"Unfinished: seed-0/random: {TO_DO}; seed-1/random: {TO_DO}." in seen
     assert "dense 2 100.00 % 1,300" in seen
-    assert "k: 1 recipe: seed: 3" in seen and "elsewhere" not in seen
+    assert "Recipe, every default filled in seed: 3" in seen and "elsewhere" not in seen
+    arms = "dense,imp,imp-k,lr-rewind,one-shot,random,shuffled,reinit"
+    assert f"prunekit study toy-study.yaml --arms {arms} --seeds 2 --k 1 --margin 2" in seen
+    assert "torch 2.14.0" in seen and "psnr whole image" in seen and "blur set 2" in seen
     assert "Tickets on other tasks" not in seen
 
 

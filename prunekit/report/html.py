@@ -159,20 +159,25 @@ def _numbers(results: Sequence[StageResult]) -> str:
 
 
 def _origin(run: Path, results: Sequence[StageResult]) -> str:
-    means = [mean for result in results for mean in result.means()]
-    protocols = dict.fromkeys((mean.metric, mean.protocol) for mean in means)
-    sets = dict.fromkeys((mean.task, mean.dataset, str(mean.n)) for mean in means)
     times = [(r.name, f"{r.seconds:.1f} s", f"{r.peak_mib:.0f} MiB") for r in results]
     recipe = escape((run / "recipe.yaml").read_text(encoding="utf-8").strip())
     return "".join(
         (
             f"<h3>The same again</h3><p>{prose(again(run)[0])}</p><pre>{escape(again(run)[1])}</pre>",
-            "<h3>Protocol</h3>" + table(Table(("metric", "how it is computed"), tuple(protocols)), kind="words")
-            if means
-            else "",
-            "<h3>Data</h3>" + table(Table(("task", "data set", "items"), tuple(sets)), kind="words") if means else "",
+            protocol_and_data(results),
             "<h3>Environment</h3>" + table(Table(("what", "value"), tuple(environment(run))), kind="words"),
             "<h3>Time</h3>" + table(Table(("stage", "wall time", "memory, most so far"), tuple(times))),
             f"<h3>Recipe, every default filled in</h3><pre>{recipe}</pre>",
         )
     )
+
+
+def protocol_and_data(results: Sequence[StageResult]) -> str:
+    """Return how the metrics of some stages are computed, and on what; nothing where nothing was measured."""
+    means = [mean for result in results for mean in result.means()]
+    if not means:
+        return ""
+    protocols = dict.fromkeys((mean.metric, mean.protocol) for mean in means)
+    sets = dict.fromkeys((mean.task, mean.dataset, str(mean.n)) for mean in means)
+    html = "<h3>Protocol</h3>" + table(Table(("metric", "how it is computed"), tuple(protocols)), kind="words")
+    return html + "<h3>Data</h3>" + table(Table(("task", "data set", "items"), tuple(sets)), kind="words")

@@ -8,21 +8,19 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-import yaml
-
 from prunekit.errors import RunError
 from prunekit.files import write_text
 from prunekit.report.charts import Curve, Plot, against_density
 from prunekit.report.document import Section, document, drawn, table
 from prunekit.report.html import pictures
-from prunekit.report.results import unfinished
 from prunekit.report.summary import unit
 from prunekit.report.table import Table
 from prunekit.study import tables
 from prunekit.study.alone import compared_alone
 from prunekit.study.arms import DENSE
-from prunekit.study.folder import HELD, read_asked, read_failed
+from prunekit.study.folder import read_asked, read_failed
 from prunekit.study.measured import Metric, Results, against_dense, measured
+from prunekit.study.origin import origin
 from prunekit.study.page import HOW
 from prunekit.study.results import Gap, read_arms
 
@@ -62,7 +60,7 @@ def _page(results: Results) -> str:
             sections += _alone(results, metric)
         plain = tables.against_dense(metric.dense, compared, metric.named, metric.places)
         numbers.append(f"<h3>{escape(unit(metric.name))}</h3>{table(plain)}")
-    sections += [Section("Every number", "".join(numbers)), Section("How it was made", _origin(results))]
+    sections += [Section("Every number", "".join(numbers)), Section("How it was made", origin(results))]
     name = results.folder.resolve().name
     return document(f"Study {name}", "<p>Tickets and controls at one budget.</p>", sections)
 
@@ -102,21 +100,3 @@ def _plots(compared: Sequence[Gap], metric: Metric) -> Section:
     note = "Differences to the dense network of the same seed, with 95 % intervals over seeds and items."
     html = f'{drawn(plots)}<p class="soft">{note}</p>' if plots else ""
     return Section("Against the dense network", html, plots)
-
-
-def _origin(results: Results) -> str:
-    folder = results.folder
-    failed = [f"<li>{escape(f'{arm} of seed {seed}: {why}')}</li>" for (arm, seed), why in results.failed.items()]
-    left = [
-        f"{run.parent.parent.name}/{run.parent.name}: {', '.join(unfinished(run.parent))}"
-        for run in sorted(folder.glob("seed-*/*/plan.json"))
-        if unfinished(run.parent)
-    ]
-    stopped = f"<p><strong>Unfinished:</strong> {escape('; '.join(left))}.</p>" if left else ""
-    try:
-        held = yaml.safe_load((folder / HELD).read_text(encoding="utf-8"))
-        text = yaml.safe_dump({key: held[key] for key in ("k", "recipe")}, sort_keys=False)
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as cause:
-        raise RunError(f"{folder / HELD} is damaged: is {folder} a study directory?") from cause
-    why = f"<p><strong>Failed:</strong></p><ul>{''.join(failed)}</ul>" if failed else ""
-    return f"{stopped}{why}<h3>Recipe and k</h3><pre>{escape(text.strip())}</pre>"
