@@ -159,15 +159,13 @@ def test_a_node_sees_paths_from_where_the_study_was_started(tmp_path: Path, monk
 
 
 def test_a_run_that_fails_again_is_not_said_to_fail_as_before(tmp_path: Path) -> None:
-    mine = Work("imp", 0, tmp_path / "imp.yaml", tmp_path / "imp", None)  # there is no such recipe: one line
-    said = process.do(mine, ("--device", "cpu"), {}, lambda: None)
-    assert "imp.yaml" in said and "(exit code 2; see " in said
-    with mine.run.with_suffix(".log").open("a") as log:
-        log.write("an older reason\n")
-    silent = f"import os, signal; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+    mine = Work("imp", 0, tmp_path / "imp.yaml", tmp_path / "imp", None)
+    codes = iter(["print('no such recipe'); raise SystemExit(2)", "import os; os.kill(os.getpid(), 9)"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "_command", lambda *_: [sys.executable, "-c", silent])
-        assert process.do(mine, (), {}, lambda: None).startswith("it said nothing (exit code -9; ")
+        patch.setattr(process, "_command", lambda *_: [sys.executable, "-S", "-c", next(codes)])
+        log = mine.run.with_suffix(".log")
+        assert process.do(mine, (), {}, lambda: None) == f"no such recipe (exit code 2; see {log})"
+        assert process.do(mine, (), {}, lambda: None) == f"it said nothing (exit code -9; see {log})"
 
 
 def test_a_run_that_cannot_be_locked_is_not_waited_for(tmp_path: Path) -> None:
