@@ -2,7 +2,7 @@
 
 Run: make pictures                  the drawings
      make pictures RUN=runs/mir_l-* those of a finished run of `mir_l`, too
-     make pictures RUN=studies/NAME that of a finished study, as study-NAME.png
+     make pictures RUN=studies/NAME those of a finished study
 """
 
 import shutil
@@ -108,6 +108,14 @@ def of_a_run(run: Path) -> None:
     shutil.copyfile(run / "report" / "quality.png", PICTURES / "quality.png")
 
 
+def of_a_study(study: Path) -> None:
+    """Keep what its report shows: of single tasks, if it has some, or else quality against density."""
+    alone = [name for name in ("interference", "overlap") if (study / f"{name}.png").exists()]
+    for name in alone or ["quality"]:
+        file = study / ("study.png" if name == "quality" else f"{name}.png")
+        shutil.copyfile(file, PICTURES / f"study-{study.resolve().name}-{name}.png")
+
+
 def main() -> None:
     """Write the drawings and, where a run or a study is named, its pictures."""
     PICTURES.mkdir(exist_ok=True)
@@ -115,7 +123,7 @@ def main() -> None:
         draw().savefig(PICTURES / f"{draw.__name__}.svg", metadata={"Date": None, "Creator": None})
     for found in map(Path, sys.argv[1:]):
         if (found / "study.yaml").exists():
-            shutil.copyfile(found / "study.png", PICTURES / f"study-{found.resolve().name}.png")
+            of_a_study(found)
         else:
             of_a_run(found)
 
