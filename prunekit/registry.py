@@ -128,9 +128,10 @@ class Registry:
         for kind, names in BUILT_IN.items():
             for name, target in names.items():
                 registry = registry.add(Entry(kind, name, target, "prunekit"))
+        installed = entry_points() if plugins is None else None  # once: it reads a file of every package
+        given = tuple(plugins or ())
         for kind in KINDS:
-            found = entry_points(group=f"prunekit.{kind}") if plugins is None else plugins
-            for point in found:
+            for point in installed.select(group=f"prunekit.{kind}") if installed is not None else given:
                 if point.group == f"prunekit.{kind}":
                     origin = point.dist.name if point.dist else "an installed package"
                     registry = registry.add(Entry(kind, point.name, point.value, origin))

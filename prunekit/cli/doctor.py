@@ -114,7 +114,8 @@ def _packages() -> Iterator[Finding]:
 
 def _owners() -> list[str]:
     """Return the packages whose needs are looked at: this one, and those of plugins."""
-    points = (point for kind in KINDS for point in entry_points(group=f"prunekit.{kind}"))
+    installed = entry_points()
+    points = (point for kind in KINDS for point in installed.select(group=f"prunekit.{kind}"))
     return ["prunekit", *sorted({point.dist.name for point in points if point.dist} - {"prunekit"})]
 
 
