@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import final
 
-from prunekit.report.table import Table
+from prunekit.report.table import Group, Table
 from prunekit.study import between, tables
 from prunekit.study.measured import Metric, Results
 from prunekit.study.overlap import Overlap, overlaps
@@ -37,11 +37,17 @@ OVERLAP = (
 @final
 @dataclass(frozen=True)
 class Told:
-    """One part: a title, how to read it, a table (perhaps without rows), and what a picture of it is drawn from."""
+    """One part: a title, how to read it, a table (perhaps without rows), and what a picture of it is drawn from.
+
+    Args:
+        named: the tasks that a network of one task alone measures, by their labels.
+        mixed, shared: of `prunekit.study.plots.interference` and `prunekit.study.plots.overlap`.
+    """
 
     title: str
     how: str
     table: Table
+    named: Mapping[Group, str] = field(default_factory=dict)
     mixed: Sequence[Sequence[Gap]] = ()
     shared: Sequence[Overlap] = ()
 
@@ -64,6 +70,6 @@ def compared_alone(results: Results, each: Each, metric: Metric) -> Iterator[Tol
     if mixed := between.interference(each, results.arms, metric.name):
         grown = between.growth(each, results.arms, metric.name)
         table = tables.interfering(mixed, grown, named, metric.higher, metric.places)
-        yield Told(f"One task beside all: {metric.name}", INTERFERENCE, table, mixed=mixed)
+        yield Told(f"One task beside all: {metric.name}", INTERFERENCE, table, named, mixed=mixed)
     if shared := overlaps(each, results.arms):
         yield Told("What tickets have in common", OVERLAP, tables.overlapping(shared), shared=shared)

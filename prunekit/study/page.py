@@ -112,14 +112,12 @@ def _alone(results: Results, metric: Metric) -> list[Gap]:
 
 def _between(results: Results, each: Each, metric: Metric, pictures: list[Path]) -> list[str]:
     """Return the sections on the tasks alone and together, and draw their pictures."""
-    owned = between.owners(each, results.arms, metric.name)
-    named = {group: label for group, label in metric.named.items() if group in owned}
     parts: list[str] = []
     for told in compared_alone(results, each, metric):
         parts += [f"## {told.title}", told.how, *([layout(told.table)] if told.table.rows else [])]
         if told.mixed:
             drawing = partial(
-                plots.interference, found=told.mixed, named=named, metric=metric.name, higher=metric.higher
+                plots.interference, found=told.mixed, named=told.named, metric=metric.name, higher=metric.higher
             )
             pictures.append(plots.draw(results.folder / "interference.png", drawing))
             parts.append("![interference.png](interference.png)")
